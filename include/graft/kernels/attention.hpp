@@ -1,0 +1,66 @@
+#pragma once
+
+#include "normalise.hpp"
+#include "products.hpp"
+
+namespace graft::kernels {
+
+/// The shape of one sequence's attention.
+struct AttentionShape {
+  std::ptrdiff_t rows = 0;      ///< queries
+  std::ptrdiff_t keys = 0;      ///< keys and values, cached ones included
+  std::ptrdiff_t heads = 1;     ///< of the queries; a multiple of kv_heads
+  std::ptrdiff_t kv_heads = 1;  ///< of the keys and values
+  std::ptrdiff_t head_dim = 0;
+  bool causal = true;         ///< query i sees the keys up to and including offset + i; else all
+  std::ptrdiff_t offset = 0;  ///< the position of the first query among the keys
+  double scale = 0;           ///< of the scores; 0: 1 / sqrt(head_dim)
+};
+
+inline namespace GRAFT_ISA {
+
+namespace detail {
+inline constexpr std::ptrdiff_t attention_rows = 16;
+}
+
+/// The number of T that attention needs as scratch: a few rows of scores.
+[[nodiscard]] constexpr std::ptrdiff_t attention_scratch(const AttentionShape& s) {
+  return std::max(std::min(s.rows, detail::attention_rows), s.rows == 1 ? s.heads / s.kv_heads : 1) * s.keys;
+}
+
+/// Grouped-query attention of one sequence: y = softmax(scale * q k^T) v, head by head.
+/// q and y (rows, heads * head_dim), k and v (keys, kv_heads * head_dim); query head h reads key head
+/// h / (heads / kv_heads). y must not overlap the others. scratch: attention_scratch(shape) T. A query's
+/// result has the same bits whatever other queries and later keys are in the call.
+template <class T>
+void attention(const AttentionShape& s, const T* q, std::ptrdiff_t ldq, const T* k, std::ptrdiff_t ldk, const T* v,
+               std::ptrdiff_t ldv, T* y, std::ptrdiff_t ldy, T* scratch) {
+  const std::ptrdiff_t d = s.head_dim, group = s.heads / s.kv_heads;
+  const T scale = T(s.scale != 0 ? s.scale : 1 / std::sqrt(double(d)));
+  const T* none = nullptr;
+  const auto visible = [&](std::ptrdiff_t row) { return s.causal ? std::min(s.keys, s.offset + row + 1) : s.keys; };
+  // `count` score rows of one key head; row i sees seen(i) keys, the last row the most.
+  const auto run = [&](std::ptrdiff_t count, const T* queries, std::ptrdiff_t ld_queries, std::ptrdiff_t kv_head,
+                       T* result, std::ptrdiff_t ld_result, auto seen) {
+    const std::ptrdiff_t keys = seen(count - 1);
+    product_nt(count, keys, d, queries, ld_queries, k + kv_head * d, ldk, none, scratch, keys, false);
+    for (std::ptrdiff_t i = 0; i < count; ++i) {
+      T* scores = scratch + i * keys;
+      softmax(1, seen(i), scores, keys, scores, keys, scale);
+      std::fill(scores + seen(i), scores + keys, T(0));
+    }
+    product_nn(count, d, keys, scratch, keys, v + kv_head * d, ldv, none, result, ld_result, false);
+  };
+  if (s.rows == 1) {  // the query heads of a group are the rows: its keys are read once
+    for (std::ptrdiff_t h = 0; h < s.kv_heads; ++h)
+      run(group, q + h * group * d, d, h, y + h * group * d, d, [&](std::ptrdiff_t) { return visible(0); });
+    return;
+  }
+  for (std::ptrdiff_t h = 0; h < s.heads; ++h)
+    for (std::ptrdiff_t i = 0; i < s.rows; i += detail::attention_rows)
+      run(std::min(s.rows - i, detail::attention_rows), q + i * ldq + h * d, ldq, h / group,
+          y + i * ldy + h * d, ldy, [&](std::ptrdiff_t row) { return visible(i + row); });
+}
+
+}  // namespace GRAFT_ISA
+}  // namespace graft::kernels

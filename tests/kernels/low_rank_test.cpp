@@ -1,0 +1,97 @@
+#include "graft/kernels/low_rank.hpp"
+
+#include <doctest/doctest.h>
+
+#include "reference.hpp"
+
+using namespace reference;
+namespace kernels = graft::kernels;
+
+namespace {
+
+template <class T>
+void check_update(Index n, Index in, Index out, Index r, bool with_e, bool with_beta) {
+  CAPTURE(n);
+  CAPTURE(in);
+  CAPTURE(out);
+  CAPTURE(r);
+  const Matrix<T> x(n, in, 1), A(r, in, 2, 0), B(out, r, 3, 0), e(1, r, 4), beta(1, out, 5);
+  Matrix<T> y(n, out, 6);
+  const Matrix<T> before = y;
+  const T scale = T(0.75);
+  const Index needed = kernels::low_rank_scratch(n, in, out, r);
+  std::vector<T> scratch(std::size_t(needed) + 1, T(99));
+  kernels::low_rank_update(n, in, out, r, x.data(), x.ld, A.data(), B.data(), with_e ? e.data() : nullptr, scale,
+                           with_beta ? beta.data() : nullptr, y.data(), y.ld, scratch.data());
+  bool all_fit = true;
+  for (Index i = 0; i < n; ++i)
+    for (Index o = 0; o < out; ++o) {
+      Sum sum;
+      sum.add(before.at(i, o));
+      if (with_beta) sum.add(double(scale) * beta.at(0, o));
+      for (Index j = 0; j < r; ++j)
+        for (Index k = 0; k < in; ++k)
+          sum.add(double(scale) * x.at(i, k) * A.at(j, k) * (with_e ? e.at(0, j) : 1.0) * B.at(o, j));
+      all_fit = all_fit && sum.fits(y(i, o));
+    }
+  CHECK(all_fit);
+  CHECK(y.gaps_are_intact());
+  CHECK(scratch.back() == T(99));
+}
+
+}  // namespace
+
+TEST_CASE("low_rank_update is scale * ((x A^T) * e) B^T + scale * beta") {
+  for (const Index r : {0, 1, 3, 4, 8, 13, 16, 33})
+    for (const Index n : {1, 2, 3, 5, 13}) {
+      check_update<float>(n, 31, 37, r, false, false);
+      check_update<float>(n, 33, 129, r, true, true);
+      check_update<double>(n, 7, 13, r, true, false);
+      check_update<double>(n, 65, 97, r, false, true);
+    }
+  check_update<float>(300, 9, 301, 5, true, true);  // several chunks of rows, several panels
+}
+
+// Golden vector 1 of the specification, from PEFT: W [[1,2],[3,4]], b [.5,-.5], r = 1, alpha = 3.
+TEST_CASE("LoRA on a linear layer gives PEFT's numbers") {
+  const double A[] = {1, -1}, B[] = {2, 1}, x[] = {1, 2};
+  double y[] = {5.5, 10.5}, scratch[8];
+  const double* none = nullptr;
+  kernels::low_rank_update(1, 2, 2, 1, x, 2, A, B, none, 3.0, none, y, 2, scratch);
+  CHECK(y[0] == -0.5);
+  CHECK(y[1] == 7.5);
+}
+
+// Golden vector 5 of the specification, from PEFT: AdaLoRA, init_r = 2, alpha = 3.
+TEST_CASE("AdaLoRA on a linear layer gives PEFT's numbers") {
+  const double A[] = {1, -1, 0, 2}, E[] = {.5, -1}, B[] = {2, 0, 1, 1}, x[] = {1, 2};
+  double y[] = {5.5, 10.5}, scratch[8];
+  const double* none = nullptr;
+  kernels::low_rank_update(1, 2, 2, 2, x, 2, A, B, E, 3 / (2 + 1e-5), none, y, 2, scratch);
+  CHECK(std::abs(y[0] - 4.00000750) < 1e-8);
+  CHECK(std::abs(y[1] - 3.75003375) < 1e-8);
+}
+
+TEST_CASE("a row's update has the same bits alone and among others") {
+  const Index n = 200, in = 65, out = 150;
+  for (const Index r : {1, 4, 8, 16, 33}) {
+    const Matrix<float> x(n, in, 1), A(r, in, 2, 0), B(out, r, 3, 0);
+    Matrix<float> together(n, out, 4);
+    Matrix<float> alone = together;
+    std::vector<float> scratch(std::size_t(kernels::low_rank_scratch(n, in, out, r)));
+    const float* none = nullptr;
+    kernels::low_rank_update(n, in, out, r, x.data(), x.ld, A.data(), B.data(), none, 0.3f, none, together.data(),
+                             together.ld, scratch.data());
+    for (Index i = 0, rows; i < n; i += rows) {
+      rows = std::min(n - i, 1 + i % 7);
+      kernels::low_rank_update(rows, in, out, r, &x(i, 0), x.ld, A.data(), B.data(), none, 0.3f, none, &alone(i, 0),
+                               alone.ld, scratch.data());
+    }
+    CHECK(together.storage == alone.storage);
+  }
+}
+
+TEST_CASE("the scratch of an update is bounded in rows and outputs") {
+  CHECK(kernels::low_rank_scratch(1 << 20, 4096, 1 << 20, 16) == kernels::low_rank_scratch(4096, 1, 4096, 16));
+  CHECK(kernels::low_rank_scratch(1, 4096, 4096, 16) < kernels::low_rank_scratch(64, 4096, 4096, 16));
+}
