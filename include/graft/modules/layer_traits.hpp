@@ -1,0 +1,128 @@
+#pragma once
+
+#include <array>
+#include <concepts>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "../core/dtype.hpp"
+#include "../kernels/conv_geometry.hpp"
+#include "../tensor/matrix.hpp"
+#include "../tensor/tensor.hpp"
+#include "describe.hpp"
+
+namespace graft {
+
+/// What a layer computes, and so which adapters fit it.
+enum class LayerKind { linear, embedding, conv };
+
+/// One number per spatial axis: from one Index for all axes, from a braced list, or from an array.
+class AxisList : public Shape {
+ public:
+  AxisList() = default;
+  AxisList(Index all) : Shape{all} {}
+  AxisList(std::initializer_list<Index> axes) : Shape(axes) {}
+  AxisList(const Shape& axes) : Shape(axes) {}
+  AxisList(const std::vector<Index>& axes) : Shape(axes) {}
+  template <std::integral I, std::size_t N>
+  AxisList(const std::array<I, N>& axes) {
+    for (const I axis : axes) push_back(Index(axis));
+  }
+};
+
+/// The geometry of a convolution, as `layer_traits<L>::conv_shape` states it.
+struct ConvShape {
+  Index in = 0, out = 0;
+  AxisList kernel{}, stride = 1, padding = 0, dilation = 1;
+  Index groups = 1;
+  PaddingMode padding_mode = PaddingMode::zeros;
+  bool same = false;  ///< padding keeps the input's size; `padding` is not read then
+
+  /// Every list written out to the kernel's number of axes.
+  [[nodiscard]] ConvShape completed() const {
+    ConvShape full = *this;
+    for (AxisList* list : {&full.stride, &full.padding, &full.dilation})
+      while (list->rank() < kernel.rank()) list->push_back((*list)[list->rank() - 1]);
+    return full;
+  }
+};
+
+/// What the adapters know of a layer: everything that shapes and formulas depend on.
+struct LayerFacts {
+  LayerKind kind = LayerKind::linear;
+  Index in = 0, out = 0;  ///< features; embedding: (num_embeddings, embedding_dim); conv: channels
+  bool has_bias = false;
+  bool transposed = false;  ///< the layer stores (in, out)
+  ConvShape conv{};
+  std::optional<double> max_norm{};  ///< of an embedding, with norm_type
+  double norm_type = 2;
+  double embed_scale = 1;
+
+  [[nodiscard]] std::string shape_text() const { return to_string(Shape{in, out}); }
+};
+
+namespace detail {
+template <class L>
+using traits_of = layer_traits<std::remove_const_t<L>>;
+
+template <class L>
+inline constexpr bool is_transposed = [] {
+  if constexpr (requires { traits_of<L>::transposed; }) return bool(traits_of<L>::transposed);
+  else return false;
+}();
+template <class L>
+concept has_weight = requires(L& layer) { traits_of<L>::weight(layer); };
+template <class L>
+concept has_bias_access = requires(L& layer) { traits_of<L>::bias(layer); };
+
+/// Calls f(bias) with the layer's bias as a reference to an Eigen vector; not at all where there is none.
+template <class L, class F>
+void with_bias(L& layer, F&& f) {
+  if constexpr (requires { traits_of<L>::has_bias(layer); })
+    if (!traits_of<L>::has_bias(layer)) return;
+  if constexpr (has_bias_access<L>) {
+    auto&& bias = traits_of<L>::bias(layer);
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(bias)>>) {
+      if (bias && bias->size()) f(*bias);
+    } else {
+      if (bias.size()) f(bias);
+    }
+  }
+}
+
+/// The scalar of activations at a layer.
+template <class L>
+using layer_scalar = compute_scalar<typename traits_of<L>::scalar>;
+
+template <class L>
+LayerFacts facts_of(const L& layer) {
+  using traits = traits_of<L>;
+  LayerFacts facts;
+  facts.kind = traits::kind;
+  facts.transposed = is_transposed<L>;
+  if constexpr (traits::kind == LayerKind::linear) {
+    facts.in = traits::in_features(layer);
+    facts.out = traits::out_features(layer);
+  } else if constexpr (traits::kind == LayerKind::embedding) {
+    facts.in = traits::num_embeddings(layer);
+    facts.out = traits::embedding_dim(layer);
+    if constexpr (requires { traits::max_norm(layer); }) {
+      facts.max_norm = traits::max_norm(layer);
+      facts.norm_type = traits::norm_type(layer);
+    }
+    if constexpr (requires { traits::embed_scale(layer); }) facts.embed_scale = double(traits::embed_scale(layer));
+  } else {
+    facts.conv = ConvShape(traits::conv_shape(layer)).completed();
+    facts.in = facts.conv.in;
+    facts.out = facts.conv.out;
+  }
+  if constexpr (requires { traits::has_bias(layer); }) facts.has_bias = traits::has_bias(layer);
+  else with_bias(layer, [&](const auto&) { facts.has_bias = true; });
+  return facts;
+}
+}  // namespace detail
+
+}  // namespace graft
