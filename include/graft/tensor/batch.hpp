@@ -1,0 +1,170 @@
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ids.hpp"
+#include "kv_cache.hpp"
+#include "selection.hpp"
+#include "tensor.hpp"
+#include "workspace.hpp"
+
+namespace graft {
+
+/// Rows that belong together: positions count on from row to row, attention stays inside.
+struct Sequence {
+  Index begin = 0, rows = 0, position = 0;
+  AnyKvCache cache{};
+};
+/// Neighbouring rows with one adapter selection: `count` entries of the batch's adapters from `first` on,
+/// or whatever is active at the site.
+struct Segment {
+  Index begin = 0, rows = 0;
+  unsigned first = 0, count = 0;
+  bool active = true;
+};
+/// All that an op ever sees of a batch. A null workspace means the heap.
+struct BatchView {
+  std::span<const Sequence> sequences{};
+  std::span<const Segment> segments{};
+  std::span<const WeightedAdapter> adapters{};
+  Workspace* workspace = nullptr;
+};
+
+namespace detail {
+/// The view of a plain matrix: one sequence from position 0 with the active adapters. Lives on the stack.
+struct OneSequence {
+  Sequence sequence;
+  Segment segment;
+  explicit OneSequence(Index rows) : sequence{0, rows, 0, {}}, segment{0, rows, 0, 0, true} {}
+  [[nodiscard]] BatchView view() const { return {{&sequence, 1}, {&segment, 1}, {}, nullptr}; }
+};
+
+[[noreturn]] inline void row_mismatch(const char* who, Index got, Index want) {
+  fail<ShapeError>(std::string(who) + ": " + std::to_string(got) + " rows, but the batch describes " + std::to_string(want),
+                   "rows are routed by their place in the batch",
+                   "add() as many rows as go in; an op that drops rows must say so (graft::last, graft::mean_pool, Op::tail)");
+}
+}  // namespace detail
+
+template <class T>
+class Rows;
+class Tokens;
+
+/// Describes the rows of one forward: sequences, each with its adapters, position and cache.
+///
+/// Filled by the caller, used again for ever, for one thread at a time. It owns the scratch memory of the
+/// pass and must outlive the values made from it.
+class Batch {
+ public:
+  Batch() : own_(std::make_unique<Workspace>()), workspace_(own_.get()) {}
+
+  /// Forgets the rows and keeps the memory.
+  void clear() {
+    sequences_.clear();
+    segments_.clear();
+    adapters_.clear();
+    rows_ = 0;
+    outdate_tails();
+  }
+  /// Adds a sequence of `rows` rows. `position` is that of its first row: by default the cache's length, or 0.
+  /// @throws CacheError when position and cache disagree, the cache is full, or it serves two sequences.
+  Batch& add(Index rows, const AdapterSelection& selection = {}, AnyKvCache cache = {}, Index position = -1) {
+    check(rows, cache, position);
+    append(rows, cache ? cache.length() : std::max<Index>(position, 0), cache, selection.follows_active(),
+           selection.list());
+    outdate_tails();
+    return *this;
+  }
+
+  /// Token ids of any kind, copied. @throws ShapeError unless there is one for every row.
+  [[nodiscard]] Tokens input(const IdsLike auto& ids) const;
+  /// A matrix, or a tensor whose first dimension is rows, copied. @throws ShapeError on another number of rows.
+  template <class X>
+    requires((MatrixLike<X> && !IdsLike<X>) || TensorLike<X>)
+  [[nodiscard]] auto input(const X& x) const;
+
+  [[nodiscard]] Index rows() const { return rows_; }
+  [[nodiscard]] BatchView view() const { return {sequences_, segments_, adapters_, workspace_}; }
+  [[nodiscard]] Workspace& workspace() const { return *workspace_; }
+
+  /// The same sequences with only their last `count` rows and no cache: those rows are cached already.
+  [[nodiscard]] const Batch& tail(Index count) const {
+    auto found = std::find_if(tails_.begin(), tails_.end(), [&](const Tail& tail) { return tail.count == count; });
+    if (found == tails_.end()) found = tails_.insert(tails_.end(), Tail{count, std::make_unique<Batch>(workspace_), false});
+    if (!found->fresh) {
+      fill_tail(*found->batch, count);
+      found->fresh = true;
+    }
+    return *found->batch;
+  }
+
+  /// For `tail`: a batch on another one's scratch memory.
+  explicit Batch(Workspace* shared) : workspace_(shared) {}
+
+ private:
+  struct Tail {
+    Index count;
+    std::unique_ptr<Batch> batch;
+    bool fresh;
+  };
+
+  void check(Index rows, const AnyKvCache& cache, Index position) const {
+    if (rows < 0) fail<ShapeError>("a sequence of " + std::to_string(rows) + " rows", "rows are counted", "pass 0 or more");
+    if (!cache) return;
+    if (position >= 0 && position != cache.length())
+      fail<CacheError>("a sequence at position " + std::to_string(position) + " with a cache of length " +
+                           std::to_string(cache.length()),
+                       "the earlier keys would be missing or seen twice", "leave the position out, or truncate() the cache");
+    for (const Sequence& sequence : sequences_)
+      if (sequence.cache.is(cache))
+        fail<CacheError>("one cache serves two sequences of the batch", "their keys would mix", "make a KvCache per sequence");
+    if (cache.length() + rows > cache.capacity())
+      fail<CacheError>("the cache has room for " + std::to_string(cache.capacity()) + " rows, " +
+                           std::to_string(cache.length() + rows) + " are needed",
+                       "a cache has a fixed capacity", "make a larger one");
+  }
+
+  void append(Index rows, Index position, AnyKvCache cache, bool active, std::span<const WeightedAdapter> list) {
+    sequences_.push_back({rows_, rows, position, cache});
+    const auto is_same = [&](const Segment& segment) {
+      const auto other = std::span<const WeightedAdapter>(adapters_).subspan(segment.first, segment.count);
+      return segment.active == active && std::equal(other.begin(), other.end(), list.begin(), list.end());
+    };
+    if (!segments_.empty() && is_same(segments_.back())) {
+      segments_.back().rows += rows;
+    } else {
+      segments_.push_back({rows_, rows, unsigned(adapters_.size()), unsigned(list.size()), active});
+      adapters_.insert(adapters_.end(), list.begin(), list.end());
+    }
+    rows_ += rows;
+  }
+
+  void fill_tail(Batch& tail, Index count) const {
+    tail.clear();
+    std::size_t at = 0;
+    for (const Sequence& sequence : sequences_) {
+      while (at + 1 < segments_.size() && sequence.begin >= segments_[at].begin + segments_[at].rows) ++at;
+      const Segment& segment = segments_[at];
+      const Index kept = std::min(count, sequence.rows);
+      tail.append(kept, sequence.position + sequence.rows - kept, {}, segment.active,
+                  std::span<const WeightedAdapter>(adapters_).subspan(segment.first, segment.count));
+    }
+  }
+  void outdate_tails() {
+    for (Tail& tail : tails_) tail.fresh = false;
+  }
+
+  std::vector<Sequence> sequences_;
+  std::vector<Segment> segments_;
+  std::vector<WeightedAdapter> adapters_;
+  Index rows_ = 0;
+  std::unique_ptr<Workspace> own_;
+  Workspace* workspace_;
+  mutable std::vector<Tail> tails_;
+};
+
+}  // namespace graft

@@ -1,0 +1,216 @@
+#pragma once
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "../core/dtype.hpp"
+#include "matrix.hpp"
+#include "state_dict.hpp"
+
+namespace graft {
+
+/// Storage policies of a parameter.
+struct dense {};   ///< owns its memory from the start
+struct mapped {};  ///< borrows somebody else's: a mapped file, an engine's buffer. Bind it before use
+struct lazy {};    ///< the meta placeholder: shape and dtype now, memory when it is loaded or initialised
+
+namespace detail {
+/// Zeroed memory that costs nothing until it is touched.
+inline std::shared_ptr<std::byte> zeroed(std::size_t bytes) {
+  auto* memory = static_cast<std::byte*>(std::calloc(bytes ? bytes : 1, 1));
+  if (!memory) {
+#if defined(__cpp_exceptions)
+    throw std::bad_alloc();
+#else
+    std::abort();
+#endif
+  }
+  return {memory, [](std::byte* p) { std::free(p); }};
+}
+}  // namespace detail
+
+/// A parameter without its scalar type: shape, dtype, where its bytes are, and who keeps them alive.
+///
+/// Copies own their bytes when the original does, and share them when they are borrowed.
+class ParameterData {
+ public:
+  ParameterData() = default;
+  ParameterData(Dtype dtype, const Shape& shape) : shape_(shape), dtype_(dtype) {}
+  ParameterData(const ParameterData& other) { *this = other; }
+  ParameterData(ParameterData&&) noexcept = default;
+  ParameterData& operator=(ParameterData&&) noexcept = default;
+  ParameterData& operator=(const ParameterData& other) {
+    if (this == &other) return *this;
+    shape_ = other.shape_;
+    dtype_ = other.dtype_;
+    requires_grad_ = other.requires_grad_;
+    borrowed_ = other.borrowed_;
+    owner_ = other.owner_;
+    data_ = other.data_;
+    if (data_ && !borrowed_) own_copy();
+    return *this;
+  }
+
+  [[nodiscard]] const Shape& shape() const { return shape_; }
+  [[nodiscard]] Dtype dtype() const { return dtype_; }
+  [[nodiscard]] std::size_t bytes() const { return std::size_t(shape_.size()) * size_of(dtype_); }
+  [[nodiscard]] bool is_meta() const { return !data_ && shape_.size() != 0; }
+  [[nodiscard]] Device device() const { return is_meta() ? Device::meta : Device::cpu; }
+  [[nodiscard]] bool is_borrowed() const { return borrowed_; }
+  [[nodiscard]] std::byte* data() const { return data_; }
+  [[nodiscard]] bool requires_grad() const { return requires_grad_; }
+  void set_requires_grad(bool value) { requires_grad_ = value; }
+
+  /// Zeroed memory of its own; what it held is gone.
+  void allocate() {
+    owner_ = detail::zeroed(bytes());
+    data_ = static_cast<std::byte*>(owner_.get());
+    borrowed_ = false;
+  }
+  /// Memory of its own with the same values, if it is borrowed: to be called before writing.
+  void detach() {
+    if (data_ && borrowed_) own_copy();
+  }
+  /// Uses somebody's memory; `owner` keeps it alive (null: the caller does).
+  void borrow(std::byte* data, std::shared_ptr<void> owner) {
+    data_ = data;
+    owner_ = std::move(owner);
+    borrowed_ = true;
+  }
+  /// The same memory under another parameter: a write through one is seen by the other.
+  [[nodiscard]] ParameterData share() const {
+    ParameterData same(dtype_, shape_);
+    same.data_ = data_;
+    same.owner_ = owner_;
+    same.borrowed_ = true;
+    same.requires_grad_ = requires_grad_;
+    return same;
+  }
+  /// Changes the shape and gives the memory up: meta afterwards.
+  void reset(const Shape& shape) {
+    shape_ = shape;
+    data_ = nullptr;
+    owner_.reset();
+    borrowed_ = false;
+  }
+  /// What a state dict shows of it. Valid until the parameter changes.
+  [[nodiscard]] TensorView view() const { return {dtype_, shape_.to_vector(), data_, nullptr}; }
+
+ private:
+  void own_copy() {
+    const std::byte* source = data_;
+    const std::shared_ptr<void> keep = std::move(owner_);
+    allocate();
+    if (bytes()) std::memcpy(data_, source, bytes());
+  }
+
+  std::byte* data_ = nullptr;
+  std::shared_ptr<void> owner_;
+  Shape shape_;
+  Dtype dtype_ = Dtype::f32;
+  bool borrowed_ = false;
+  bool requires_grad_ = false;
+};
+
+/// A weight, bias or adapter matrix with elements T, and the policy that says whose its memory is.
+template <class T = float, class Storage = dense>
+class Parameter {
+ public:
+  using scalar = T;
+  using storage = Storage;
+  using View = Eigen::Map<Matrix<T>>;
+  using ConstView = Eigen::Map<const Matrix<T>>;
+
+  Parameter() : Parameter(Shape{0}) {}
+  /// Zeros for `dense`; no memory for `mapped` and `lazy`.
+  explicit Parameter(const Shape& shape) : data_(dtype_of<T>, shape) {
+    if constexpr (std::is_same_v<Storage, dense>) data_.allocate();
+  }
+
+  [[nodiscard]] std::vector<Index> shape() const { return data_.shape().to_vector(); }
+  [[nodiscard]] Index rows() const { return data_.shape().rows(); }
+  [[nodiscard]] Index cols() const { return data_.shape().cols(); }
+  [[nodiscard]] Index size() const { return data_.shape().size(); }
+  [[nodiscard]] bool is_meta() const { return data_.is_meta(); }
+  [[nodiscard]] Device device() const { return data_.device(); }
+  [[nodiscard]] Dtype dtype() const { return data_.dtype(); }
+  [[nodiscard]] bool requires_grad() const { return data_.requires_grad(); }
+  void set_requires_grad(bool value) { data_.set_requires_grad(value); }
+
+  /// (first dimension, the rest), row-major; a vector is one row. @throws MetaError without memory.
+  [[nodiscard]] View view() {
+    need_memory();
+    return {reinterpret_cast<T*>(data_.data()), rows(), cols()};
+  }
+  [[nodiscard]] ConstView view() const {
+    need_memory();
+    return {reinterpret_cast<const T*>(data_.data()), rows(), cols()};
+  }
+  /// The first element; null on meta.
+  [[nodiscard]] const T* data() const { return reinterpret_cast<const T*>(data_.data()); }
+  [[nodiscard]] T* data() { return reinterpret_cast<T*>(data_.data()); }
+
+  /// Memory, zeroed, if there is none yet.
+  void materialize() {
+    if (is_meta()) data_.allocate();
+  }
+  /// Uses `data`, row-major of this shape, in place; `owner` keeps it alive (null: the caller does).
+  void bind(const T* data, std::shared_ptr<const void> owner = nullptr) {
+    static_assert(!std::is_same_v<Storage, dense>, "graft: a dense parameter owns its memory: declare it mapped or lazy");
+    data_.borrow(reinterpret_cast<std::byte*>(const_cast<T*>(data)), std::const_pointer_cast<void>(std::move(owner)));
+  }
+  /// A parameter on the same memory: tied weights. Copying either one unties the copy.
+  [[nodiscard]] Parameter share() const {
+    Parameter same(Shape{0});
+    same.data_ = data_.share();
+    return same;
+  }
+
+  [[nodiscard]] ParameterData& untyped() { return data_; }
+  [[nodiscard]] const ParameterData& untyped() const { return data_; }
+
+ private:
+  void need_memory() const {
+    if (is_meta())
+      fail<MetaError>("a parameter of shape " + to_string(data_.shape()) + " has no memory",
+                      "its storage is lazy or mapped, and nothing was loaded or bound",
+                      "load a state dict, bind() it, initialise() the model, or materialize() it");
+  }
+
+  ParameterData data_;
+};
+
+/// A parameter as an adapter's site shows it. Valid until the adapter changes.
+class ParameterView {
+ public:
+  explicit ParameterView(const ParameterData& data) : data_(&data) {}
+
+  [[nodiscard]] Device device() const { return data_->device(); }
+  [[nodiscard]] std::vector<Index> shape() const { return data_->shape().to_vector(); }
+  [[nodiscard]] Dtype dtype() const { return data_->dtype(); }
+  [[nodiscard]] bool requires_grad() const { return data_->requires_grad(); }
+  [[nodiscard]] const std::byte* data() const { return data_->data(); }
+
+  /// (first dimension, the rest), row-major. @throws MetaError without memory, ShapeError for another scalar.
+  template <class T>
+  [[nodiscard]] Eigen::Map<Matrix<T>> view() const {
+    if (dtype_of<T> != data_->dtype())
+      fail<ShapeError>("a parameter of " + std::string(tag_of(data_->dtype())) + " was asked for as " +
+                           std::string(tag_of(dtype_of<T>)),
+                       "a view does not convert", "ask for the scalar that dtype() names");
+    if (data_->is_meta())
+      fail<MetaError>("an adapter's parameter of shape " + to_string(data_->shape()) + " is on the meta device",
+                      "the adapter was injected with low_cpu_mem_usage and not loaded yet",
+                      "load a state dict into it first");
+    return {reinterpret_cast<T*>(data_->data()), data_->shape().rows(), data_->shape().cols()};
+  }
+
+ private:
+  const ParameterData* data_;
+};
+
+}  // namespace graft
