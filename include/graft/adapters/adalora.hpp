@@ -1,0 +1,99 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../kernels/conv.hpp"
+#include "../kernels/low_rank.hpp"
+#include "../modules/conv_geometry.hpp"
+#include "adapter.hpp"
+
+namespace graft {
+
+/// AdaLoRA (Zhang et al., arXiv:2303.10512): y += κ · B·(E∘A)·x with κ = alpha / (ranknum + 1e-5).
+struct AdaLora {
+  using Config = AdaLoraConfig;
+  static constexpr PeftType type = PeftType::adalora;
+  template <class T>
+  class State;
+
+  /// Linear layers of both layouts, and 2-d convolutions without groups, which the plan checks.
+  static constexpr bool supports(LayerKind kind) { return kind != LayerKind::embedding; }
+};
+
+/// AdaLoRA at one site. A (r, in), B (out, r), E (r, 1); of a convolution in counts in·kh·kw. r may be 0 after pruning.
+///
+/// ranknum stays the rank at creation when ranks are pruned, so that the scale does not jump (PEFT's rule).
+template <class T>
+class AdaLora::State final : public AdapterState<T> {
+ public:
+  State(const AdaLoraConfig& config, const LayerFacts& facts, const AdapterPlan& plan)
+      : facts_(facts),
+        r_(plan.r),
+        scaling_(plan.lora_alpha > 0 ? plan.lora_alpha : double(config.init_r)),
+        dropout_(config.lora_dropout),
+        is_identity_(config.init_lora_weights) {
+    const Index width = facts.in * (facts.kind == LayerKind::conv ? facts.conv.kernel.size() : 1);
+    a_ = ParameterData(dtype_of<T>, {r_, width});
+    b_ = ParameterData(dtype_of<T>, {facts.out, r_});
+    e_ = ParameterData(dtype_of<T>, {r_, 1});
+    ranknum_ = ParameterData(dtype_of<T>, {1});
+    fill_constant(ranknum_, r_ == 0 ? 0 : config.init_r);
+    for (ParameterData* parameter : {&a_, &b_, &e_}) parameter->set_requires_grad(!config.inference_mode);
+  }
+
+  [[nodiscard]] PeftType type() const override { return PeftType::adalora; }
+  [[nodiscard]] std::unique_ptr<AnyAdapterState> clone() const override { return std::make_unique<State>(*this); }
+  [[nodiscard]] bool is_meta() const override { return a_.is_meta() || b_.is_meta() || e_.is_meta(); }
+  [[nodiscard]] Index rank() const override { return r_; }
+  [[nodiscard]] double scaling() const override { return scaling_; }
+  [[nodiscard]] double dropout() const override { return dropout_; }
+
+  [[nodiscard]] std::vector<AdapterParameter> parameters() override {
+    return {{"lora_A", "", &a_}, {"lora_B", "", &b_}, {"lora_E", "", &e_}, {"ranknum", "", &ranknum_, false}};
+  }
+
+  void initialise(std::uint64_t seed, std::string_view path) override {
+    const std::string name(path);
+    const double deviation = is_identity_ ? 0.02 : 1;
+    if (is_identity_) fill_constant(e_, 0);
+    else fill_normal(e_, {seed, name + ".lora_E"}, 1);
+    fill_normal(a_, {seed, name + ".lora_A"}, deviation);
+    fill_normal(b_, {seed, name + ".lora_B"}, deviation);
+  }
+
+  void update(const SiteInput<T>& x, Out<T> y, double weight, Workspace* workspace) const override {
+    if (r_ == 0) return;
+    const T kappa = T(weight * scaling_ / (double(data(ranknum_)[0]) + 1e-5));
+    if (facts_.kind == LayerKind::linear) update_linear(x.rows, y, kappa, workspace);
+    else update_conv(x, y, kappa, workspace);
+  }
+
+ private:
+  void update_linear(const In<T>& x, Out<T> y, T kappa, Workspace* workspace) const {
+    const Scratch<T> scratch(workspace, kernels::low_rank_scratch(x.rows(), facts_.in, facts_.out, r_));
+    kernels::low_rank_update<T>(x.rows(), facts_.in, facts_.out, r_, x.data(), x.outerStride(), data(a_), data(b_),
+                                data(e_), kappa, nullptr, y.data(), y.outerStride(), scratch.data());
+  }
+
+  void update_conv(const SiteInput<T>& x, Out<T> y, T kappa, Workspace* workspace) const {
+    kernels::ConvGeometry geometry = detail::conv_geometry(facts_.conv, x.row_shape);
+    geometry.padding_mode = PaddingMode::zeros;  // as PEFT, whatever the base's is
+    const Scratch<T> scratch(workspace, kernels::low_rank_conv_scratch(geometry, r_));
+    for (Index i = 0; i < x.rows.rows(); ++i)
+      kernels::low_rank_conv_update<T>(geometry, r_, x.rows.data() + i * x.rows.outerStride(), data(a_), data(b_), data(e_),
+                                       kappa, nullptr, y.data() + i * y.outerStride(), scratch.data());
+  }
+
+  [[nodiscard]] static const T* data(const ParameterData& parameter) { return reinterpret_cast<const T*>(parameter.data()); }
+
+  LayerFacts facts_;
+  Index r_;
+  double scaling_;
+  double dropout_;
+  bool is_identity_;
+  ParameterData a_, b_, e_, ranknum_;
+};
+
+}  // namespace graft

@@ -1,0 +1,115 @@
+#pragma once
+
+#include <concepts>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include "adalora.hpp"
+#include "ia3.hpp"
+#include "lora.hpp"
+#include "site_door.hpp"
+
+namespace graft {
+
+template <class T>
+struct SiteAccess;
+
+/// A layer with room for adapters: the only wrapper in graft. `As…` is the closed list of what it permits;
+/// an empty list is exactly the layer. Nothing injected costs one pointer and one test of it.
+///
+/// It holds the layer and never is one: `site->weight` reaches it, and there is no conversion through which an
+/// adapter could be lost.
+template <class L, class... As>
+class Adapted {
+  static_assert(detail::has_layer_traits<L>,
+                "graft: no graft::layer_traits for this layer: specialise it with kind, scalar and its sizes "
+                "(linear: in_features, out_features)");
+
+ public:
+  using layer_type = L;
+
+  /// Builds the layer from its own arguments.
+  template <class... Arguments>
+    requires(std::constructible_from<L, Arguments...> &&
+             !(sizeof...(Arguments) == 1 && (std::same_as<std::remove_cvref_t<Arguments>, Adapted> && ...)))
+  Adapted(Arguments&&... arguments) : base_layer_(std::forward<Arguments>(arguments)...) {}
+
+  Adapted(const Adapted& other)
+    requires std::copy_constructible<L>
+      : base_layer_(other.base_layer_), table_(other.copy_of_table()) {}
+  Adapted& operator=(const Adapted& other)
+    requires std::copy_constructible<L>
+  {
+    if (this != &other) *this = Adapted(other);
+    return *this;
+  }
+  Adapted(Adapted&&) noexcept = default;
+  Adapted& operator=(Adapted&&) noexcept = default;
+  ~Adapted() = default;
+
+  [[nodiscard]] L& base_layer() { return base_layer_; }
+  [[nodiscard]] const L& base_layer() const { return base_layer_; }
+  L* operator->() { return &base_layer_; }
+  const L* operator->() const { return &base_layer_; }
+
+  /// Whether an adapter of this kind may be injected here.
+  template <class A>
+  static constexpr bool permits = (std::same_as<A, As> || ...) && A::supports(detail::traits_of<L>::kind);
+
+  /// The layer with the active adapters; with the batch's own where Rows or Tokens come in.
+  auto operator()(const auto& x) const { return door().forward(x); }
+  /// The engine's door: plain x, the batch's selections; a matrix (a tensor at a convolution) comes out.
+  auto operator()(const auto& x, const Batch& batch) const { return door().forward_with(x, batch); }
+  /// The same into y, a matrix of (batch.rows(), out); allocates nothing once warm.
+  void operator()(const auto& x, const Batch& batch, auto&& y) const { door().forward_into(x, batch, y); }
+  /// y holds the engine's own base product, bias included: adds the adapters. Where one acts before the product
+  /// or replaces it, its rows are computed anew.
+  void update(const Batch& batch, const auto& x_or_ids, auto&& y) const { door().update(batch, x_or_ids, y); }
+
+  /// A parameter of an adapter: "lora_A", "lora_B", "lora_B.bias", "lora_E", "ia3_l", "lora_embedding_A", …
+  /// @throws AdapterError for an adapter or a parameter that is not here.
+  [[nodiscard]] ParameterView parameter(std::string_view adapter, std::string_view name) const {
+    const SiteTable* table = site_table();
+    const SiteEntry* entry = table ? table->find(adapter) : nullptr;
+    if (!entry || !entry->state)
+      fail<AdapterError>("no adapter '" + std::string(adapter) + "' at this site", "it was not injected here, or deleted",
+                         "see the report of inject_adapter_in_model for the sites that matched");
+    for (const AdapterParameter& parameter : entry->state->parameters())
+      if (name == parameter.name || name == std::string(parameter.name) + std::string(parameter.suffix))
+        return ParameterView(*parameter.data);
+    fail<AdapterError>("adapter '" + std::string(adapter) + "' has no parameter '" + std::string(name) + "'",
+                       "its method does not have it", "LoRA has lora_A and lora_B, AdaLoRA also lora_E, IA3 ia3_l");
+  }
+
+ private:
+  template <class T>
+  friend struct SiteAccess;
+
+  struct NoTable {};
+  using Table = std::conditional_t<sizeof...(As) == 0, NoTable, std::unique_ptr<SiteTable>>;
+
+  [[nodiscard]] Table copy_of_table() const {
+    if constexpr (sizeof...(As) == 0) return {};
+    else return table_ ? std::make_unique<SiteTable>(*table_) : nullptr;
+  }
+  [[nodiscard]] const SiteTable* site_table() const {
+    if constexpr (sizeof...(As) == 0) return nullptr;
+    else return table_.get();
+  }
+  [[nodiscard]] detail::SiteDoor<L> door() const { return {base_layer_, site_table()}; }
+
+  L base_layer_;
+  [[no_unique_address]] Table table_{};
+};
+
+/// A site that permits all three methods.
+template <class L>
+using Adaptable = Adapted<L, Lora, AdaLora, Ia3>;
+
+template <class L, class... As>
+inline constexpr bool enable_site<Adapted<L, As...>> = sizeof...(As) != 0;
+
+}  // namespace graft

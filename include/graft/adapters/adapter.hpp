@@ -1,0 +1,112 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "../modules/layer_traits.hpp"
+#include "../tensor/batch.hpp"
+#include "../tensor/init.hpp"
+#include "config.hpp"
+
+namespace graft {
+
+/// The methods that graft knows.
+enum class PeftType { lora, adalora, ia3 };
+
+/// The name in files: "LORA", "ADALORA", "IA3".
+[[nodiscard]] constexpr std::string_view peft_type_name(PeftType type) {
+  return type == PeftType::lora ? "LORA" : type == PeftType::adalora ? "ADALORA" : "IA3";
+}
+
+/// A bias of a layer without room for adapters, as an adapter with bias = all trained it. While that adapter is
+/// active the layer holds the trained values and this the base's own; else the other way round.
+struct PlainBias {
+  std::string key;  ///< "norm.bias"
+  ParameterData values;
+};
+
+/// What one adapter is on one model: shared by all its sites.
+struct AdapterRecord {
+  unsigned id = 0;  ///< never used again on this model
+  std::string name;
+  PeftConfig config;
+  double strength = 1;  ///< `set_scale`: a factor on the adapter's own scale
+  unsigned generation = 0;
+  std::vector<PlainBias> plain_biases{};
+  bool plain_biases_in_place = false;
+
+  [[nodiscard]] PeftType type() const { return PeftType(config.index()); }
+};
+
+/// How one adapter looks at one layer: what a plan decides before anything is allocated.
+struct AdapterPlan {
+  Index r = 0;             ///< rank; of a pruned AdaLoRA layer the kept one
+  double lora_alpha = 0;   ///< after `alpha_pattern`
+  bool is_feedforward = false;
+  bool low_cpu_mem_usage = false;  ///< leave the parameters on the meta device
+  std::uint64_t seed = 0;
+  std::string path;  ///< of the site: names the random streams
+};
+
+/// A parameter of an adapter at a site, with PEFT's name: in memory `lora_A.<adapter>.weight`.
+struct AdapterParameter {
+  std::string_view name;    ///< "lora_A"
+  std::string_view suffix;  ///< ".weight", ".bias" or nothing
+  ParameterData* data;
+  bool is_saved = true;  ///< part of an adapter's file
+};
+
+/// What comes into a site: rows, or ids at an embedding.
+template <class T>
+struct SiteInput {
+  In<T> rows{nullptr, 0, 0, Eigen::OuterStride<>(0)};
+  Ids ids{};
+  Shape row_shape{};  ///< (channels, spatial…) at a convolution
+
+  [[nodiscard]] Index count() const { return rows.data() ? rows.rows() : ids.size(); }
+  [[nodiscard]] SiteInput part(Index begin, Index size) const {
+    SiteInput some = *this;
+    if (rows.data()) new (&some.rows) In<T>(rows_of(rows, begin, size));
+    else some.ids = ids.subspan(begin, size);
+    return some;
+  }
+};
+
+/// An adapter at one site, without its scalar: its parameters and what they mean.
+class AnyAdapterState {
+ public:
+  virtual ~AnyAdapterState() = default;
+  [[nodiscard]] virtual PeftType type() const = 0;
+  [[nodiscard]] virtual std::unique_ptr<AnyAdapterState> clone() const = 0;
+  /// In the order in which torch registers them.
+  [[nodiscard]] virtual std::vector<AdapterParameter> parameters() = 0;
+  /// Fills the parameters as the config says (1.4): by (seed, path and name, index), whenever it is called.
+  virtual void initialise(std::uint64_t seed, std::string_view path) = 0;
+  /// Whether some parameter has no memory yet.
+  [[nodiscard]] virtual bool is_meta() const = 0;
+  [[nodiscard]] virtual Index rank() const { return 0; }
+  [[nodiscard]] virtual double scaling() const { return 1; }
+  [[nodiscard]] virtual bool is_feedforward() const { return false; }
+  [[nodiscard]] virtual double dropout() const { return 0; }
+};
+
+/// An adapter at one site: the four steps of a site's forward, of which it takes part in those it needs.
+///
+/// `weight` is the selection's weight times the adapter's strength: it multiplies the scaling of LoRA and
+/// AdaLoRA; for (IA)³ the vector l becomes 1 + weight · (l − 1).
+template <class T>
+class AdapterState : public AnyAdapterState {
+ public:
+  /// Whether `before` must be called on a copy of the input.
+  [[nodiscard]] virtual bool acts_before() const { return false; }
+  /// Changes the input x (n, in), for base and update alike.
+  virtual void before(Out<T> /*x*/, double /*weight*/) const {}
+  /// Adds to y (n, out), in which the base product stands already.
+  virtual void update(const SiteInput<T>& /*x*/, Out<T> /*y*/, double /*weight*/, Workspace*) const {}
+  /// Changes the result y (n, out).
+  virtual void after(Out<T> /*y*/, double /*weight*/) const {}
+};
+
+}  // namespace graft

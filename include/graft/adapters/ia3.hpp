@@ -1,0 +1,74 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../kernels/elementwise.hpp"
+#include "adapter.hpp"
+
+namespace graft {
+
+/// (IA)³ (Liu et al., arXiv:2205.05638): a vector l scales the output, or the input of a feed-forward layer.
+struct Ia3 {
+  using Config = Ia3Config;
+  static constexpr PeftType type = PeftType::ia3;
+  template <class T>
+  class State;
+
+  /// Linear layers of both layouts and convolutions of any rank.
+  static constexpr bool supports(LayerKind kind) { return kind != LayerKind::embedding; }
+};
+
+/// (IA)³ at one site: l is (1, in) where it scales the input, (out, 1) where it scales the output bias included;
+/// of a convolution (1, channels, 1…). Several active adapters multiply.
+template <class T>
+class Ia3::State final : public AdapterState<T> {
+ public:
+  State(const Ia3Config& config, const LayerFacts& facts, const AdapterPlan& plan)
+      : is_feedforward_(plan.is_feedforward), is_identity_(config.init_ia3_weights), channels_(plan.is_feedforward ? facts.in : facts.out) {
+    Shape shape = is_feedforward_ ? Shape{1, channels_} : Shape{channels_, 1};
+    if (facts.kind == LayerKind::conv) {
+      shape = Shape{1, channels_};
+      for (std::size_t axis = 0; axis < facts.conv.kernel.rank(); ++axis) shape.push_back(1);
+    }
+    l_ = ParameterData(dtype_of<T>, shape);
+    l_.set_requires_grad(!config.inference_mode);
+  }
+
+  [[nodiscard]] PeftType type() const override { return PeftType::ia3; }
+  [[nodiscard]] std::unique_ptr<AnyAdapterState> clone() const override { return std::make_unique<State>(*this); }
+  [[nodiscard]] bool is_meta() const override { return l_.is_meta(); }
+  [[nodiscard]] bool is_feedforward() const override { return is_feedforward_; }
+  [[nodiscard]] std::vector<AdapterParameter> parameters() override { return {{"ia3_l", "", &l_}}; }
+
+  void initialise(std::uint64_t seed, std::string_view path) override {
+    if (is_identity_) fill_constant(l_, 1);
+    else fill_normal(l_, {seed, std::string(path) + ".ia3_l"}, 1);
+  }
+
+  [[nodiscard]] bool acts_before() const override { return is_feedforward_; }
+  void before(Out<T> x, double weight) const override {
+    if (is_feedforward_) scale(x, T(weight));
+  }
+  void after(Out<T> y, double weight) const override {
+    if (!is_feedforward_) scale(y, T(weight));
+  }
+
+ private:
+  /// Rows are (channels · positions): every channel of a convolution has one factor.
+  void scale(Out<T> rows, T weight) const {
+    const T* l = reinterpret_cast<const T*>(l_.data());
+    const Index n = rows.rows(), stride = rows.outerStride();
+    if (rows.cols() == channels_) kernels::scale_columns<T>(n, channels_, rows.data(), stride, l, weight, rows.data(), stride);
+    else
+      kernels::scale_channels<T>(n, channels_, rows.cols() / channels_, rows.data(), stride, l, weight, rows.data(), stride);
+  }
+
+  bool is_feedforward_;
+  bool is_identity_;
+  Index channels_;
+  ParameterData l_;
+};
+
+}  // namespace graft

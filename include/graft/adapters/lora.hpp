@@ -1,0 +1,151 @@
+#pragma once
+
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../kernels/conv.hpp"
+#include "../kernels/embedding.hpp"
+#include "../kernels/low_rank.hpp"
+#include "../modules/conv_geometry.hpp"
+#include "../modules/embedding.hpp"
+#include "adapter.hpp"
+
+namespace graft {
+
+/// LoRA (Hu et al., arXiv:2106.09685): y += scaling · B·A·x, scaling = lora_alpha / r, or lora_alpha / √r.
+struct Lora {
+  using Config = LoraConfig;
+  static constexpr PeftType type = PeftType::lora;
+  template <class T>
+  class State;
+
+  /// Linear layers of both layouts, embeddings, and convolutions of any rank and grouping.
+  static constexpr bool supports(LayerKind) { return true; }
+};
+
+/// LoRA at one site. Linear: A (r, in), B (out, r). Embedding: A (r, num), B (dim, r).
+/// Convolution: A (r, in, k…), ungrouped, with the base's stride, padding, dilation and padding mode (PEFT leaves the
+/// last two out: files of layers with neither are unaffected); B (out, r/groups, 1…).
+template <class T>
+class Lora::State final : public AdapterState<T> {
+ public:
+  State(const LoraConfig& config, const LayerFacts& facts, const AdapterPlan& plan)
+      : facts_(facts),
+        r_(plan.r),
+        scaling_(plan.lora_alpha / (config.use_rslora ? std::sqrt(double(plan.r)) : double(plan.r))),
+        dropout_(config.lora_dropout),
+        init_(config.init_lora_weights) {
+    Shape a{r_, facts.in}, b{facts.out, r_};
+    if (facts.kind == LayerKind::conv) {
+      b[1] = r_ / facts.conv.groups;
+      for (const Index size : facts.conv.kernel) {
+        a.push_back(size);
+        b.push_back(1);
+      }
+    }
+    a_ = ParameterData(dtype_of<T>, a);
+    b_ = ParameterData(dtype_of<T>, b);
+    if (config.lora_bias) beta_ = ParameterData(dtype_of<T>, Shape{facts.out});
+    has_beta_ = config.lora_bias;
+    for (ParameterData* parameter : {&a_, &b_, &beta_}) parameter->set_requires_grad(!config.inference_mode);
+  }
+
+  [[nodiscard]] PeftType type() const override { return PeftType::lora; }
+  [[nodiscard]] std::unique_ptr<AnyAdapterState> clone() const override { return std::make_unique<State>(*this); }
+  [[nodiscard]] bool is_meta() const override { return a_.is_meta() || b_.is_meta() || (has_beta_ && beta_.is_meta()); }
+  [[nodiscard]] Index rank() const override { return r_; }
+  [[nodiscard]] double scaling() const override { return scaling_; }
+  [[nodiscard]] double dropout() const override { return dropout_; }
+
+  [[nodiscard]] std::vector<AdapterParameter> parameters() override {
+    if (facts_.kind == LayerKind::embedding) return {{"lora_embedding_A", "", &a_}, {"lora_embedding_B", "", &b_}};
+    std::vector<AdapterParameter> all{{"lora_A", ".weight", &a_}, {"lora_B", ".weight", &b_}};
+    if (has_beta_) all.push_back({"lora_B", ".bias", &beta_});
+    return all;
+  }
+
+  void initialise(std::uint64_t seed, std::string_view path) override {
+    const std::string name(path);
+    const bool is_embedding = facts_.kind == LayerKind::embedding;
+    const bool is_identity = !init_.is_bool() || init_.value();
+    const double bound_a = 1 / std::sqrt(double(a_.shape().cols()));
+    const double bound_b = 1 / std::sqrt(double(b_.shape().cols()));
+    if (is_embedding) {
+      if (is_identity) fill_constant(a_, 0);
+      else fill_normal(a_, {seed, name + ".lora_embedding_A"}, 1);
+      fill_normal(b_, {seed, name + ".lora_embedding_B"}, 1);
+      return;
+    }
+    if (init_.is_bool()) fill_uniform(a_, {seed, name + ".lora_A.weight"}, bound_a);
+    else fill_normal(a_, {seed, name + ".lora_A.weight"}, 1 / double(r_));
+    if (is_identity) fill_constant(b_, 0);
+    else fill_uniform(b_, {seed, name + ".lora_B.weight"}, bound_b);
+    if (!has_beta_) return;
+    if (is_identity) fill_constant(beta_, 0);
+    else fill_uniform(beta_, {seed, name + ".lora_B.bias"}, bound_b);
+  }
+
+  void update(const SiteInput<T>& x, Out<T> y, double weight, Workspace* workspace) const override {
+    const T scale = T(weight * scaling_);
+    switch (facts_.kind) {
+      case LayerKind::linear: return update_linear(x.rows, y, scale, workspace);
+      case LayerKind::embedding: return update_embedding(x.ids, y, scale, workspace);
+      case LayerKind::conv: return update_conv(x, y, scale, workspace);
+    }
+  }
+
+ private:
+  void update_linear(const In<T>& x, Out<T> y, T scale, Workspace* workspace) const {
+    const Scratch<T> scratch(workspace, kernels::low_rank_scratch(x.rows(), facts_.in, facts_.out, r_));
+    kernels::low_rank_update<T>(x.rows(), facts_.in, facts_.out, r_, x.data(), x.outerStride(), data(a_), data(b_),
+                                nullptr, scale, data(beta_), y.data(), y.outerStride(), scratch.data());
+  }
+
+  void update_embedding(const Ids& ids, Out<T> y, T scale, Workspace* workspace) const {
+    const Index n = ids.size(), num = facts_.in;
+    for (Index i = 0; i < n; ++i)
+      if (ids[i] < 0 || ids[i] >= num) detail::id_out_of_range(ids[i], num);
+    const Scratch<T> scratch(workspace, r_ + kernels::low_rank_embedding_scratch(n, facts_.out, r_));
+    scale *= T(facts_.embed_scale);
+    if (!facts_.max_norm) {
+      kernels::low_rank_embedding_update<T>(
+          n, [&](Index i) { return ids[i]; }, num, r_, facts_.out, data(a_), data(b_), scale, y.data(), y.outerStride(), scratch.data());
+      return;
+    }
+    // torch looks A's columns up with the base's max_norm: longer ones are scaled down to it
+    T* column = scratch.data();
+    for (Index i = 0; i < n; ++i) {
+      double sum = 0;
+      for (Index k = 0; k < r_; ++k) {
+        column[k] = data(a_)[k * num + ids[i]];
+        sum += std::pow(std::abs(double(column[k])), facts_.norm_type);
+      }
+      const double norm = std::pow(sum, 1 / facts_.norm_type);
+      const T factor = scale * T(detail::renorm_factor(norm, *facts_.max_norm));
+      for (Index k = 0; k < r_; ++k) column[k] *= factor;
+      kernels::low_rank_expand<T>(1, facts_.out, r_, column, data(b_), y.data() + i * y.outerStride(), y.outerStride(), column + r_);
+    }
+  }
+
+  void update_conv(const SiteInput<T>& x, Out<T> y, T scale, Workspace* workspace) const {
+    const kernels::ConvGeometry geometry = detail::conv_geometry(facts_.conv, x.row_shape);
+    const Scratch<T> scratch(workspace, kernels::low_rank_conv_scratch(geometry, r_));
+    for (Index i = 0; i < x.rows.rows(); ++i)
+      kernels::low_rank_conv_update<T>(geometry, r_, x.rows.data() + i * x.rows.outerStride(), data(a_), data(b_), nullptr,
+                                       scale, data(beta_), y.data() + i * y.outerStride(), scratch.data());
+  }
+
+  [[nodiscard]] static const T* data(const ParameterData& parameter) { return reinterpret_cast<const T*>(parameter.data()); }
+
+  LayerFacts facts_;
+  Index r_;
+  double scaling_;
+  double dropout_;
+  InitLoraWeights init_;
+  ParameterData a_, b_, beta_;
+  bool has_beta_ = false;
+};
+
+}  // namespace graft

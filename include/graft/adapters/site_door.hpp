@@ -1,0 +1,237 @@
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "../modules/conv_geometry.hpp"
+#include "site_forward.hpp"
+
+namespace graft::detail {
+
+/// Takes activations of every kind to a site's four steps and back to the same kind.
+template <class L>
+struct SiteDoor {
+  using T = layer_scalar<L>;
+  static constexpr LayerKind kind = traits_of<L>::kind;
+
+  const L& layer;
+  const SiteTable* table;
+
+  template <class X>
+  auto forward(const X& x) const {
+    if constexpr (std::same_as<X, Tokens>) return forward_tokens(x);
+    else if constexpr (RowsLike<X>) return forward_rows(x);
+    else if constexpr (kind == LayerKind::embedding) return forward_ids(x);
+    else if constexpr (kind == LayerKind::conv) return forward_conv(x);
+    else return forward_linear(x);
+  }
+
+  template <class X>
+  auto forward_with(const X& x, const Batch& batch) const {
+    if constexpr (kind == LayerKind::conv) {
+      const ConvTensor<X> tensor(layer, x);
+      check_rows(batch, tensor.rows());
+      auto y = tensor.make();
+      SiteForward<L>(layer, table, batch.view()).run(tensor.input(), tensor.rows_of_result(y));
+      return y;
+    } else {
+      Matrix<T> y(batch.rows(), facts_of(layer).out);
+      forward_into(x, batch, y);
+      return y;
+    }
+  }
+
+  template <class X, class Y>
+  void forward_into(const X& x, const Batch& batch, Y&& y) const {
+    with_input(x, batch, [&](const SiteInput<T>& input) {
+      with_output(batch, y, [&](Out<T> to) {
+        const BatchView view = batch.view();
+        SiteForward<L>(layer, table, view).run(input, to);
+      });
+    });
+  }
+
+  template <class X, class Y>
+  void update(const Batch& batch, const X& x, Y&& y) const {
+    with_input(x, batch, [&](const SiteInput<T>& input) {
+      with_output(batch, y, [&](Out<T> to) {
+        const BatchView view = batch.view();
+        SiteForward<L>(layer, table, view).update(input, to);
+      });
+    });
+  }
+
+ private:
+  [[nodiscard]] bool is_idle() const { return !table || table->is_idle(); }
+
+  template <class X>
+  auto forward_linear(const X& x) const {
+    if constexpr (TensorLike<X> && !MatrixLike<X>) {
+      return forward_features_last(x);
+    } else {
+      static_assert(MatrixLike<X>,
+                    "graft: a linear site takes a row-major matrix, a tensor with features last, graft::Rows or graft::Var");
+      static_assert(std::same_as<typename X::Scalar, T>,
+                    "graft: this site's activations have another scalar: double for a double weight, else float");
+      if (is_idle())
+        if constexpr (CallableLayer<L, X>) return Matrix<T>(call_layer(layer, x));
+      const MatrixRef<T> held(x);
+      Matrix<T> y(held.rows(), traits_of<L>::out_features(layer));
+      run_plain({.rows = in<T>(held)}, held.rows(), out(y));
+      return y;
+    }
+  }
+
+  template <class X>
+  auto forward_features_last(const X& x) const {
+    using traits = tensor_traits<X>;
+    Shape shape = traits::shape(x);
+    check_features(shape.back());
+    const Index features = shape.back(), rows = features ? shape.size() / features : 0;
+    const In<T> view = in<T>(traits::data(x), rows, features);
+    shape[shape.rank() - 1] = traits_of<L>::out_features(layer);
+    auto y = traits::make(shape);
+    run_plain({.rows = view}, rows, out<T>(tensor_traits<decltype(y)>::data(y), rows, shape.back()));
+    return y;
+  }
+
+  template <class X>
+  auto forward_ids(const X& ids) const {
+    static_assert(IdsLike<X>, "graft: an embedding takes token ids: a vector or span of integers, an integer matrix or graft::Tokens");
+    if (is_idle())
+      if constexpr (CallableLayer<L, X>) return Matrix<T>(call_layer(layer, ids));
+    std::vector<std::int64_t> storage;
+    const Ids all = ids_of(ids, storage);
+    Matrix<T> y(all.size(), traits_of<L>::embedding_dim(layer));
+    run_plain({.ids = all}, all.size(), out(y));
+    return y;
+  }
+
+  template <class X>
+  auto forward_conv(const X& x) const {
+    const ConvTensor<X> tensor(layer, x);
+    auto y = tensor.make();
+    run_plain(tensor.input(), tensor.rows(), tensor.rows_of_result(y));
+    return y;
+  }
+
+  Rows<T> forward_tokens(const Tokens& tokens) const {
+    static_assert(kind == LayerKind::embedding, "graft: token ids go to an embedding; this site takes activations");
+    Rows<T> y(tokens.batch(), tokens.batch().rows(), {traits_of<L>::embedding_dim(layer)});
+    const BatchView view = tokens.batch().view();
+    SiteForward<L>(layer, table, view).run({.ids = tokens.ids()}, y.value());
+    return y;
+  }
+
+  template <class S>
+  Rows<T> forward_rows(const Rows<S>& x) const {
+    static_assert(kind != LayerKind::embedding, "graft: an embedding takes token ids, not activations");
+    static_assert(std::same_as<S, T>, "graft: this site's activations have another scalar: double for a double weight, else float");
+    Shape row{};
+    if constexpr (kind == LayerKind::conv) {
+      row = conv_row_shape(facts_of(layer).conv, x.row_shape());
+    } else {
+      check_features(x.cols());
+      row.push_back(traits_of<L>::out_features(layer));
+    }
+    Rows<T> y(x.batch(), x.rows(), row);
+    const BatchView view = x.batch().view();
+    SiteForward<L>(layer, table, view).run({.rows = x.value(), .row_shape = x.row_shape()}, y.value());
+    return y;
+  }
+
+  void run_plain(const SiteInput<T>& x, Index rows, Out<T> y) const {
+    const OneSequence one(rows);
+    const BatchView view = one.view();
+    if constexpr (kind == LayerKind::linear) check_features(x.rows.cols());
+    SiteForward<L>(layer, table, view).run(x, y);
+  }
+
+  void check_features(Index features) const {
+    if constexpr (kind == LayerKind::linear) {
+      const Index want = traits_of<L>::in_features(layer);
+      if (features != want)
+        fail<ShapeError>("a linear site for " + std::to_string(want) + " features got " + std::to_string(features),
+                         "rows are samples, columns are features", "check what feeds it; a single token is a row vector");
+    }
+  }
+  static void check_rows(const Batch& batch, Index rows) {
+    if (rows != batch.rows()) row_mismatch("site(x, batch)", rows, batch.rows());
+  }
+
+  /// Calls f(input) with a view of whatever the engine passed.
+  template <class X, class F>
+  void with_input(const X& x, const Batch& batch, F f) const {
+    if constexpr (kind == LayerKind::embedding) {
+      std::vector<std::int64_t> storage;
+      const Ids ids = ids_of(x, storage);
+      check_rows(batch, ids.size());
+      f(SiteInput<T>{.ids = ids});
+    } else if constexpr (kind == LayerKind::conv) {
+      const ConvTensor<X> tensor(layer, x);
+      check_rows(batch, tensor.rows());
+      f(tensor.input());
+    } else {
+      const MatrixRef<T> held(x);
+      check_rows(batch, held.rows());
+      check_features(held.cols());
+      f(SiteInput<T>{.rows = in<T>(held)});
+    }
+  }
+
+  /// Calls f(view of y); a column-major y is filled through a copy.
+  template <class Y, class F>
+  void with_output(const Batch& batch, Y&& y, F f) const {
+    using Plain = std::remove_cvref_t<Y>;
+    if constexpr (TensorLike<Plain> && !MatrixLike<Plain>) {
+      const Shape shape = tensor_traits<Plain>::shape(y);
+      check_rows(batch, shape[0]);
+      f(out<T>(const_cast<T*>(tensor_traits<Plain>::data(y)), shape[0], shape.tail().size()));
+    } else {
+      const Index features = facts_of(layer).out;
+      if (y.rows() != batch.rows() || (kind != LayerKind::conv && y.cols() != features))
+        fail<ShapeError>("a result of " + to_string(Shape{y.rows(), y.cols()}) + " for " +
+                             to_string(Shape{batch.rows(), features}),
+                         "the site writes one row for every row of the batch", "resize y before the call");
+      if constexpr (Plain::IsRowMajor || Plain::IsVectorAtCompileTime) {
+        f(out<T>(y.data(), y.rows(), y.cols(), y.outerStride()));
+      } else {
+        Matrix<T> rows = y;
+        f(out(rows));
+        y = rows;
+      }
+    }
+  }
+
+  /// A convolution's input (n, channels, spatial…) and result, seen as rows.
+  template <class X>
+  class ConvTensor {
+   public:
+    static_assert(TensorLike<X> && !MatrixLike<X>,
+                  "graft: a convolution takes an Eigen::Tensor<T, N, Eigen::RowMajor> of (n, channels, spatial…) or graft::Rows");
+    using traits = tensor_traits<X>;
+    ConvTensor(const L& layer, const X& x) : x_(x), shape_(traits::shape(x)) {
+      row_ = conv_row_shape(facts_of(layer).conv, shape_.tail());
+    }
+    [[nodiscard]] Index rows() const { return shape_[0]; }
+    [[nodiscard]] SiteInput<T> input() const {
+      return {.rows = in<T>(traits::data(x_), shape_[0], shape_.tail().size()), .row_shape = shape_.tail()};
+    }
+    [[nodiscard]] auto make() const {
+      Shape whole{shape_[0]};
+      for (const Index dimension : row_) whole.push_back(dimension);
+      return traits::make(whole);
+    }
+    [[nodiscard]] Out<T> rows_of_result(auto& y) const {
+      return out<T>(tensor_traits<std::remove_cvref_t<decltype(y)>>::data(y), shape_[0], row_.size());
+    }
+
+   private:
+    const X& x_;
+    Shape shape_, row_;
+  };
+};
+
+}  // namespace graft::detail

@@ -1,0 +1,214 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "config.hpp"
+
+namespace graft {
+
+namespace detail {
+
+struct RefusedField {
+  std::string_view name, reason;
+};
+/// PEFT's fields that would change what an adapter computes, and that graft does not do.
+inline constexpr std::array refused_fields{
+    RefusedField{"alora_invocation_tokens", "activated LoRA needs the token ids in every layer"},
+    RefusedField{"arrow_config", "Arrow routes tokens between adapters"},
+    RefusedField{"corda_config", "CorDA changes the base weights from activations of a data set"},
+    RefusedField{"eva_config", "EVA initialises from activations of a data set"},
+    RefusedField{"kasa_config", "KaSA adds a diagonal to the update"},
+    RefusedField{"layer_replication", "it builds a deeper model by repeating layers"},
+    RefusedField{"loftq_config", "LoftQ replaces the base weights by quantised ones"},
+    RefusedField{"lora_ga_config", "LoRA-GA changes the base weights from gradients of a data set"},
+    RefusedField{"megatron_config", "Megatron's layers are split over processes"},
+    RefusedField{"mica_config", "MiCA is an initialisation that graft does not have"},
+    RefusedField{"monteclora_config", "MonteCLoRA samples its update"},
+    RefusedField{"use_bdlora", "BD-LoRA's matrices are block-diagonal"},
+    RefusedField{"use_qalora", "QALoRA pools the input before A"},
+    RefusedField{"velora_config", "VeLoRA compresses what training remembers"},
+    // AdaLoRA's file inherits these from LoRA's; its config has no members for them.
+    RefusedField{"ensure_weight_tying", "graft does not tie AdaLoRA adapters"},
+    RefusedField{"target_parameters", "graft does not apply AdaLoRA to bare parameters"},
+    RefusedField{"trainable_token_indices", "graft does not train single tokens beside AdaLoRA"},
+    RefusedField{"use_dora", "DoRA and AdaLoRA exclude each other, in PEFT too"},
+};
+
+/// @throws ConfigError for an extra field that stands for something graft does not do.
+inline void refuse_extra_fields(const ExtraFields& extra) {
+  constexpr std::array unset{"null", "false", "{}"};
+  for (const auto& [name, json] : extra)
+    for (const RefusedField& field : refused_fields)
+      if (field.name == name && std::find(unset.begin(), unset.end(), json) == unset.end())
+        fail<ConfigError>("the field '" + name + "' is set to " + json.substr(0, 100),
+                          std::string(field.reason) + ", and without it the results would be wrong",
+                          "use an adapter without it, or set it to its default where it has no effect");
+}
+
+[[noreturn]] inline void refuse_field(std::string_view field, std::string problem, std::string why, std::string fix) {
+  fail<ConfigError>("'" + std::string(field) + "' " + std::move(problem), std::move(why), std::move(fix));
+}
+
+/// What graft will do and does not do yet.
+inline void refuse_for_now(bool is_set, std::string_view field, std::string_view what) {
+  if (is_set)
+    refuse_field(field, "is set", "graft does not apply " + std::string(what) + " yet",
+                 "leave it at its default; without it the adapter is another one");
+}
+
+inline void check_bias(Bias bias) {
+  if (bias != Bias::none && bias != Bias::all && bias != Bias::lora_only)
+    refuse_field("bias", "is " + std::to_string(int(bias)), "it is no value of graft::Bias",
+                 "use Bias::none, Bias::all or Bias::lora_only");
+}
+
+inline void check_numbers(double lora_alpha, double lora_dropout) {
+  if (!std::isfinite(lora_alpha))
+    refuse_field("lora_alpha", "is " + std::to_string(lora_alpha), "it is a factor of every update", "use a finite number");
+  if (!(lora_dropout <= 1))
+    refuse_field("lora_dropout", "is " + std::to_string(lora_dropout), "it is a probability",
+                 "use a number from 0 to 1; 0 and less mean no dropout");
+}
+
+inline void check_layers(const TargetModules& targets, const std::vector<int>& layers_to_transform,
+                         const std::vector<std::string>& layers_pattern) {
+  using Kind = TargetModules::Kind;
+  const bool is_pattern = targets.kind() == Kind::regex || targets.kind() == Kind::all_linears;
+  const std::string why = "a regular expression and all_linear say themselves which layers they mean";
+  const std::string fix = "list the names of the modules in target_modules, or leave this empty";
+  if (is_pattern && !layers_to_transform.empty())
+    refuse_field("layers_to_transform", "cannot go with target_modules that are no list", why, fix);
+  if (is_pattern && !layers_pattern.empty())
+    refuse_field("layers_pattern", "cannot go with target_modules that are no list", why, fix);
+  if (!layers_pattern.empty() && layers_to_transform.empty())
+    refuse_field("layers_pattern", "is set, but layers_to_transform is not",
+                 "it says where the numbers in layers_to_transform are found", "set both or neither");
+}
+
+/// Whether a text is "pissa_niter_" and a number.
+[[nodiscard]] inline bool is_iterated_pissa(std::string_view scheme) {
+  constexpr std::string_view prefix = "pissa_niter_";
+  return scheme.size() > prefix.size() && scheme.starts_with(prefix) &&
+         std::all_of(scheme.begin() + prefix.size(), scheme.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+inline void check_initialisation(const LoraConfig& config) {
+  const InitLoraWeights& init = config.init_lora_weights;
+  if (config.lora_bias && !init.is_bool())
+    refuse_field("lora_bias", "cannot go with init_lora_weights \"" + init.scheme() + "\"",
+                 "the schemes know no bias; PEFT refuses it too", "use init_lora_weights true or false");
+  if (init.is_bool()) return;
+  std::string lower = init.scheme();
+  std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 32) : c; });
+  if (lower == "gaussian") return;
+  const std::string& scheme = init.scheme();
+  const std::string problem = "is \"" + scheme + "\"";
+  if (scheme == "pissa" || is_iterated_pissa(scheme) || scheme == "orthogonal" || lower == "olora")
+    refuse_field("init_lora_weights", problem,
+                 "it factorises matrices, which is graft/factorise.hpp's work; this version does not have it yet",
+                 "use true or \"gaussian\"; of a trained adapter save the converted weights from PEFT "
+                 "(path_initial_model_for_weight_conversion)");
+  constexpr std::array foreign{"eva", "corda", "loftq", "lora_ga", "mica"};
+  if (std::find(foreign.begin(), foreign.end(), scheme) != foreign.end() || lower == "mica")
+    refuse_field("init_lora_weights", problem, "graft does not have this initialisation: it needs data, gradients or "
+                 "a quantised base", "use true or \"gaussian\", or initialise in PEFT and load the adapter converted");
+  refuse_field("init_lora_weights", problem, "no initialisation has that name",
+               "use true, false or \"gaussian\"; names are lower case");
+}
+
+}  // namespace detail
+
+inline void LoraConfig::validate() const {
+  using detail::refuse_field;
+  if (r <= 0) refuse_field("r", "is " + std::to_string(r), "a rank is at least 1", "use a positive number");
+  detail::check_numbers(lora_alpha, lora_dropout);
+  detail::check_bias(bias);
+  detail::check_layers(target_modules, layers_to_transform, layers_pattern);
+  for (const auto& [pattern, rank] : rank_pattern)
+    if (rank <= 0)
+      refuse_field("rank_pattern", "gives '" + pattern + "' the rank " + std::to_string(rank), "a rank is at least 1",
+                   "use a positive number, or exclude the module by exclude_modules");
+  for (const auto& [pattern, alpha] : alpha_pattern)
+    if (!std::isfinite(alpha))
+      refuse_field("alpha_pattern", "gives '" + pattern + "' the alpha " + std::to_string(alpha),
+                   "it is a factor of the update", "use a finite number");
+  if (lora_bias && use_dora)
+    refuse_field("lora_bias", "cannot go with use_dora", "DoRA knows no bias; PEFT refuses it too", "use one of them");
+  detail::check_initialisation(*this);
+  detail::refuse_for_now(use_dora, "use_dora", "DoRA");
+  detail::refuse_for_now(!trainable_token_indices.empty(), "trainable_token_indices", "trained tokens");
+  detail::refuse_for_now(!target_parameters.empty(), "target_parameters", "LoRA to bare parameters");
+  detail::refuse_for_now(ensure_weight_tying, "ensure_weight_tying", "tied adapters");
+  detail::refuse_extra_fields(extra);
+}
+
+inline void AdaLoraConfig::validate() const {
+  using detail::refuse_field;
+  const auto require = [](bool is_right, std::string_view field, auto value, std::string why, std::string fix) {
+    if (!is_right) refuse_field(field, "is " + std::to_string(value), std::move(why), std::move(fix));
+  };
+  require(init_r >= 0, "init_r", init_r, "a rank is not negative", "use 1 or more; 0 means an adapter without effect");
+  detail::check_numbers(lora_alpha, lora_dropout);
+  detail::check_bias(bias);
+  detail::check_layers(target_modules, layers_to_transform, layers_pattern);
+  for (const auto& [path, kept] : rank_pattern)
+    if (kept.size() != std::size_t(init_r))
+      refuse_field("rank_pattern", "has " + std::to_string(kept.size()) + " entries for '" + path + "'",
+                   "it says of each of the init_r = " + std::to_string(init_r) + " ranks whether it was kept",
+                   "take init_r and rank_pattern from the same file");
+  require(total_step >= 0, "total_step", total_step, "it counts the steps of a training run",
+          "leave it at 0 for an adapter that is not trained");
+  require(orth_reg_weight >= 0 && std::isfinite(orth_reg_weight), "orth_reg_weight", orth_reg_weight,
+          "it is the weight of a penalty", "use 0 or more");
+  const bool has_schedule = total_step > 0;
+  if (has_schedule && tinit >= total_step - tfinal)
+    refuse_field("tinit", "is " + std::to_string(tinit) + ", which leaves no step to reduce ranks in",
+                 "the budget falls between tinit and total_step - tfinal = " + std::to_string(total_step - tfinal),
+                 "lower tinit or tfinal, or raise total_step");
+  if (has_schedule && !inference_mode) {
+    require(tinit >= 0, "tinit", tinit, "it is a number of steps", "use 0 or more");
+    require(tfinal >= 0, "tfinal", tfinal, "it is a number of steps", "use 0 or more");
+    require(deltaT > 0, "deltaT", deltaT, "ranks are chosen anew every deltaT steps", "use 1 or more");
+    require(beta1 > 0 && beta1 < 1, "beta1", beta1, "it smooths a running mean", "use a number between 0 and 1");
+    require(beta2 > 0 && beta2 < 1, "beta2", beta2, "it smooths a running mean", "use a number between 0 and 1");
+    require(target_r >= 0 && target_r < init_r, "target_r", target_r,
+            "ranks fall from init_r = " + std::to_string(init_r) + " to target_r on average",
+            "use a target_r below init_r, or LoRA where ranks should stay");
+  }
+  detail::refuse_extra_fields(extra);
+}
+
+inline void Ia3Config::validate() const {
+  using Kind = TargetModules::Kind;
+  if (feedforward_modules.kind() == Kind::all_linears)
+    detail::refuse_field("feedforward_modules", "is all_linear", "it names some of the target modules",
+                         "use a list or a regular expression");
+  if (feedforward_modules.kind() == Kind::list && target_modules.kind() == Kind::list)
+    for (const std::string& name : feedforward_modules.names()) {
+      const std::vector<std::string>& targets = target_modules.names();
+      if (std::find(targets.begin(), targets.end(), name) == targets.end())
+        detail::refuse_field("feedforward_modules", "names '" + name + "', which target_modules does not",
+                             "only a module that is adapted can be a feed-forward one; entries are compared literally",
+                             "add '" + name + "' to target_modules");
+    }
+  detail::refuse_extra_fields(extra);
+}
+
+/// Checks a config by itself, without a model. @throws ConfigError naming the field.
+template <class Config>
+  requires requires(const Config& config) { config.validate(); }
+void validate(const Config& config) {
+  config.validate();
+}
+inline void validate(const PeftConfig& config) {
+  std::visit([](const auto& one) { one.validate(); }, config);
+}
+
+}  // namespace graft

@@ -1,0 +1,176 @@
+#pragma once
+
+#include <cstddef>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "records.hpp"
+
+namespace graft {
+
+/// One name, a list or a vector of names; `{}` means whatever the verb says of it.
+class Names {
+ public:
+  Names() = default;
+  Names(const char* name) : names_{name}, is_given_(true) {}
+  Names(std::string name) : names_{std::move(name)}, is_given_(true) {}
+  Names(std::initializer_list<std::string> names) : names_(names), is_given_(true) {}
+  Names(std::vector<std::string> names) : names_(std::move(names)), is_given_(true) {}
+
+  /// False for `{}` only: an empty vector was given, and is none.
+  [[nodiscard]] bool is_given() const { return is_given_; }
+  [[nodiscard]] const std::vector<std::string>& list() const { return names_; }
+
+ private:
+  std::vector<std::string> names_;
+  bool is_given_ = false;
+};
+
+/// Disables a model's adapters for a scope and then restores exactly what was. The model must outlive it and not
+/// be injected into meanwhile.
+class [[nodiscard]] AdapterGuard {
+ public:
+  explicit AdapterGuard(ModelSites model) : model_(std::move(model)) {
+    for (const auto& site : model_.sites) {
+      SiteTable* table = site->table();
+      was_enabled_.push_back(table && table->enabled);
+      if (table) table->enabled = false;
+    }
+    for (const auto& record : detail::records_of(model_)) {
+      if (!record->plain_biases_in_place) continue;
+      detail::place_plain_biases(model_, *record, false);
+      replaced_.push_back(record);
+    }
+  }
+  AdapterGuard(AdapterGuard&&) noexcept = default;
+  AdapterGuard& operator=(AdapterGuard&&) = delete;
+  ~AdapterGuard() {
+    for (std::size_t i = 0; i < model_.sites.size(); ++i)
+      if (SiteTable* table = model_.sites[i]->table()) table->enabled = was_enabled_[i];
+    for (const auto& record : replaced_) detail::place_plain_biases(model_, *record, true);
+  }
+
+ private:
+  ModelSites model_;
+  std::vector<bool> was_enabled_;
+  std::vector<std::shared_ptr<AdapterRecord>> replaced_;
+};
+
+namespace detail {
+[[nodiscard]] inline std::vector<unsigned> ids_of_names(const ModelSites& model, const std::vector<std::string>& names) {
+  std::vector<unsigned> ids;
+  for (const std::string& name : names) {
+    const unsigned id = need_record(model, name)->id;
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
+  }
+  return ids;
+}
+
+inline void set_requires_grad_of(const ModelSites& model, unsigned id, bool value) {
+  for (const auto& site : model.sites) {
+    SiteTable* table = site->table();
+    SiteEntry* entry = table ? table->find(id) : nullptr;
+    if (!entry || !entry->record) continue;
+    if (entry->state)
+      for (const AdapterParameter& parameter : entry->state->parameters())
+        if (parameter.is_saved) parameter.data->set_requires_grad(value);
+    if (entry->bias) entry->bias->set_requires_grad(value);
+    for (PlainBias& bias : entry->record->plain_biases) bias.values.set_requires_grad(value);
+  }
+}
+
+/// Two active adapters with a copy of one module would both replace it.
+inline void check_copies(const ModelSites& model, const std::vector<unsigned>& ids) {
+  for (const auto& site : model.sites) {
+    const SiteTable* table = site->table();
+    if (!table) continue;
+    std::vector<std::string> owners;
+    for (const unsigned id : ids)
+      if (const SiteEntry* entry = table->find(id); entry && entry->copy) owners.push_back(entry->record->name);
+    if (owners.size() > 1)
+      fail<AdapterError>("adapters " + join(owners, " and ") + " both have their own copy of '" + site->path() + "'",
+                         "modules_to_save replaces a module, and it can be replaced only once", "activate one of them");
+  }
+}
+}  // namespace detail
+
+/// Makes these adapters, in this order, the active ones; `{}` none. Their parameters want gradients unless they
+/// were loaded for inference, all others' do not. @throws AdapterError for an unknown name.
+template <class M>
+void set_adapter(M& model, Names names) {
+  const ModelSites sites = sites_of(model);
+  const std::vector<unsigned> ids = detail::ids_of_names(sites, names.list());
+  detail::check_copies(sites, ids);
+  detail::select_everywhere(sites, ids);
+  for (const auto& record : detail::records_of(sites)) {
+    const bool is_active = std::find(ids.begin(), ids.end(), record->id) != ids.end();
+    const bool is_inference = std::visit([](const auto& config) { return config.inference_mode; }, record->config);
+    detail::set_requires_grad_of(sites, record->id, is_active && !is_inference);
+  }
+}
+
+/// The names of the active adapters, in order.
+template <class M>
+[[nodiscard]] std::vector<std::string> active_adapters(const M& model) {
+  const ModelSites sites = sites_of(model);
+  std::vector<std::string> names;
+  for (const unsigned id : detail::selected_of(sites))
+    for (const auto& record : detail::records_of(sites))
+      if (record->id == id) names.push_back(record->name);
+  return names;
+}
+
+/// The names of all adapters, in the order of their injection.
+template <class M>
+[[nodiscard]] std::vector<std::string> adapter_names(const M& model) {
+  std::vector<std::string> names;
+  for (const auto& record : detail::records_of(sites_of(model))) names.push_back(record->name);
+  return names;
+}
+
+/// The base model alone, bit for bit, until the guard is gone.
+template <class M>
+[[nodiscard]] AdapterGuard disable_adapter(M& model) {
+  return AdapterGuard(sites_of(model));
+}
+
+/// Takes an adapter out. If it was active, the other active ones stay. @throws AdapterError for an unknown name.
+template <class M>
+void delete_adapter(M& model, std::string_view name) {
+  const ModelSites sites = sites_of(model);
+  detail::remove_everywhere(sites, *detail::need_record(sites, name));
+}
+
+/// Whether these adapters' parameters want gradients; `{}` the active ones'.
+template <class M>
+void set_requires_grad(M& model, Names names, bool value) {
+  const ModelSites sites = sites_of(model);
+  const std::vector<unsigned> ids = names.is_given() ? detail::ids_of_names(sites, names.list()) : detail::selected_of(sites);
+  for (const unsigned id : ids) detail::set_requires_grad_of(sites, id, value);
+}
+
+/// A factor on the adapter's own scale: not cumulative, 1 restores it. @throws AdapterError for an unknown name.
+template <class M>
+void set_scale(M& model, std::string_view name, double factor) {
+  const ModelSites sites = sites_of(model);
+  detail::share_records(sites);
+  detail::need_record(sites, name)->strength = factor;
+}
+
+/// Names to numbers, once per request; an adapter of weight 0 is left out. @throws AdapterError for unknown names.
+template <class M>
+[[nodiscard]] AdapterSelection select(const M& model, const std::vector<NamedWeight>& adapters) {
+  const ModelSites sites = sites_of(model);
+  std::vector<WeightedAdapter> selection;
+  for (const auto& [name, weight] : adapters) {
+    const unsigned id = detail::need_record(sites, name)->id;
+    if (weight != 0) selection.push_back({id, weight});
+  }
+  return AdapterSelection(std::move(selection));
+}
+
+}  // namespace graft

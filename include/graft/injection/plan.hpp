@@ -1,0 +1,194 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "../adapters/validate.hpp"
+#include "../core/keys.hpp"
+#include "plan_targets.hpp"
+#include "report.hpp"
+
+namespace graft {
+
+/// What one injection will do, decided before anything changes: applying it cannot fail.
+struct InjectionPlan {
+  struct AdaptedSite {
+    std::size_t site;
+    AdapterPlan adapter;
+  };
+  std::vector<AdaptedSite> adapted;
+  std::vector<std::size_t> copied;        ///< sites that are saved whole
+  std::vector<std::size_t> biases;        ///< sites whose base bias the adapter trains
+  std::vector<std::size_t> plain_biases;  ///< the same outside of sites: places in `ModelSites::plain`
+  PeftConfig config;                      ///< as the record will keep it
+  InjectReport report;
+};
+
+namespace detail {
+
+/// Makes an `InjectionPlan`. Every error of an injection is raised here.
+class Planner {
+ public:
+  Planner(const ModelSites& model, const PeftConfig& config, const InjectOptions& options, const std::string& name)
+      : model_(model), options_(options), name_(name) {
+    plan_.config = config;
+  }
+
+  [[nodiscard]] InjectionPlan make() && {
+    std::visit([](const auto& config) { config.validate(); }, plan_.config);
+    TargetPlan targets = plan_targets(model_, plan_.config, options_);
+    plan_.report = std::move(targets.report);
+    plan_.copied = std::move(targets.copied);
+    std::visit([&](const auto& config) { plan_sites(config, targets.sites); }, plan_.config);
+    std::visit([&](const auto& config) { plan_biases(config, targets.sites); }, plan_.config);
+    write_back_all_linear();
+    for (const auto& [site, adapter] : plan_.adapted) {
+      const LayerFacts facts = model_.sites[site]->facts();
+      plan_.report.matched.push_back({adapter.path, facts.kind, facts.in, facts.out, adapter.r});
+    }
+    return std::move(plan_);
+  }
+
+ private:
+  [[nodiscard]] AdapterPlan start(std::size_t site) const {
+    AdapterPlan adapter;
+    adapter.path = model_.sites[site]->path();
+    adapter.low_cpu_mem_usage = options_.low_cpu_mem_usage;
+    adapter.seed = options_.seed;
+    return adapter;
+  }
+
+  void plan_sites(const LoraConfig& config, const std::vector<std::size_t>& sites) {
+    PatternUse<int> ranks(config.rank_pattern, "rank_pattern");
+    PatternUse<double> alphas(config.alpha_pattern, "alpha_pattern");
+    for (const std::size_t site : sites) {
+      AdapterPlan adapter = start(site);
+      adapter.r = ranks.value(adapter.path).value_or(config.r);
+      adapter.lora_alpha = alphas.value(adapter.path).value_or(config.lora_alpha);
+      check(config, model_.sites[site]->facts(), adapter);
+      plan_.adapted.push_back({site, std::move(adapter)});
+    }
+    ranks.report_idle(options_.strict_targets, plan_.report);
+    alphas.report_idle(options_.strict_targets, plan_.report);
+  }
+
+  void check(const LoraConfig& config, const LayerFacts& facts, const AdapterPlan& adapter) {
+    if (facts.kind == LayerKind::conv && facts.conv.groups > 1 && adapter.r % facts.conv.groups != 0)
+      fail<ConfigError>("r = " + std::to_string(adapter.r) + " at '" + adapter.path + "', a convolution of " +
+                            std::to_string(facts.conv.groups) + " groups",
+                        "lora_B is grouped as the base is, so the rank must be divisible by the groups",
+                        "choose a multiple of the groups, for this module alone with rank_pattern");
+    if (config.lora_bias && facts.kind == LayerKind::embedding)
+      fail<ConfigError>("lora_bias at the embedding '" + adapter.path + "'", "an embedding's lora_B has no bias",
+                        "leave lora_bias out, or exclude the embedding");
+    if (config.lora_bias && !facts.has_bias)
+      plan_.report.warnings.push_back("lora_bias at '" + adapter.path +
+                                      "', whose base layer has no bias: it cannot be merged without creating one");
+  }
+
+  void plan_sites(const AdaLoraConfig& config, const std::vector<std::size_t>& sites) {
+    std::vector<bool> is_used(config.rank_pattern.size());
+    for (const std::size_t site : sites) {
+      AdapterPlan adapter = start(site);
+      adapter.r = config.init_r;
+      adapter.lora_alpha = config.lora_alpha;
+      for (std::size_t i = 0; i < config.rank_pattern.size(); ++i) {
+        const auto& [key, kept] = config.rank_pattern[i];
+        if (rank_pattern_path(key, name_) != adapter.path) continue;
+        if (Index(kept.size()) != config.init_r)
+          fail<ConfigError>("rank_pattern has " + std::to_string(kept.size()) + " entries for '" + adapter.path +
+                                "', init_r is " + std::to_string(config.init_r),
+                            "it says of every initial rank whether it was kept", "load the config that belongs to the weights");
+        adapter.r = Index(std::count(kept.begin(), kept.end(), true));
+        is_used[i] = true;
+      }
+      check_conv(model_.sites[site]->facts(), adapter);
+      plan_.adapted.push_back({site, std::move(adapter)});
+    }
+    for (std::size_t i = 0; i < is_used.size(); ++i)
+      if (!is_used[i]) report_idle_pattern("rank_pattern", config.rank_pattern[i].first, options_.strict_targets, plan_.report);
+  }
+
+  static void check_conv(const LayerFacts& facts, const AdapterPlan& adapter) {
+    if (facts.kind != LayerKind::conv || (facts.conv.kernel.rank() == 2 && facts.conv.groups == 1)) return;
+    fail<TargetError>("AdaLoRA at '" + adapter.path + "', a " + std::to_string(facts.conv.kernel.rank()) +
+                          "-d convolution of " + std::to_string(facts.conv.groups) + " groups",
+                      "AdaLoRA's matrices fit linear layers and 2-d convolutions without groups",
+                      "exclude it with exclude_modules, or use LoRA");
+  }
+
+  void plan_sites(const Ia3Config& config, const std::vector<std::size_t>& sites) {
+    for (const std::size_t site : sites) {
+      AdapterPlan adapter = start(site);
+      adapter.is_feedforward = is_feedforward(config, model_.sites[site]->facts(), adapter.path);
+      plan_.adapted.push_back({site, std::move(adapter)});
+    }
+  }
+
+  /// The shape in the file decides for linear layers: (1, in) scales the input. Where it cannot, names do: those
+  /// of a file by PEFT's plain `endswith`, those of a new adapter by whole components.
+  [[nodiscard]] bool is_feedforward(const Ia3Config& config, const LayerFacts& facts, const std::string& path) const {
+    const auto& modules = config.feedforward_modules;
+    if (!options_.file) return match_index(modules, path) >= 0;
+    const std::string key = file_key(path, "ia3_l", "");
+    const TensorView* saved = options_.file->find(key);
+    if (!saved) saved = options_.file->find(std::string(peft_prefix) + key);
+    if (saved && facts.kind == LayerKind::linear && saved->shape.size() == 2 && saved->shape[0] != saved->shape[1])
+      return saved->shape[0] == 1;
+    if (modules.kind() == TargetModules::Kind::regex) return modules.regex().matches(path);
+    for (const std::string& name : modules.names())
+      if (path.ends_with(name)) return true;
+    return false;
+  }
+
+  void plan_biases(const Ia3Config&, const std::vector<std::size_t>&) {}
+  template <class C>
+  void plan_biases(const C& config, const std::vector<std::size_t>& sites) {
+    if (config.bias == Bias::none) return;
+    for (const auto& site : model_.sites)
+      if (const SiteTable* table = site->table())
+        for (const SiteEntry& entry : table->entries)
+          if (entry.bias && entry.record && entry.record->name != name_)
+            fail<AdapterError>("a second adapter with bias != none: '" + entry.record->name + "' trains biases already",
+                               "biases belong to the base, and only one adapter of a model may train them",
+                               "inject it with bias = none, or delete the other one");
+    if (config.bias == Bias::lora_only) {
+      for (const std::size_t site : sites)
+        if (model_.sites[site]->facts().has_bias) plan_.biases.push_back(site);
+      return;
+    }
+    for (std::size_t site = 0; site < model_.sites.size(); ++site)
+      if (model_.sites[site]->facts().has_bias &&
+          std::find(plan_.copied.begin(), plan_.copied.end(), site) == plan_.copied.end())
+        plan_.biases.push_back(site);
+    for (std::size_t i = 0; i < model_.plain.size(); ++i)
+      if (last_segment(model_.plain[i].key) == "bias") plan_.plain_biases.push_back(i);
+    if (!plan_.plain_biases.empty())
+      plan_.report.warnings.push_back(
+          "bias = all: the biases of layers without room for adapters stand in the layers while this adapter is active, "
+          "for all rows of a batch");
+  }
+
+  /// PEFT's rule: the config names the modules that `all_linear` found, and is saved so.
+  void write_back_all_linear() {
+    std::visit(
+        [&](auto& config) {
+          if (config.target_modules.kind() != TargetModules::Kind::all_linears) return;
+          std::vector<std::string> names;
+          for (const auto& adapted : plan_.adapted) names.push_back(adapted.adapter.path);
+          config.target_modules = TargetModules(std::move(names));
+        },
+        plan_.config);
+  }
+
+  const ModelSites& model_;
+  const InjectOptions& options_;
+  const std::string& name_;
+  InjectionPlan plan_;
+};
+
+}  // namespace detail
+}  // namespace graft

@@ -1,0 +1,254 @@
+#pragma once
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "../core/keys.hpp"
+#include "report.hpp"
+#include "targets.hpp"
+
+namespace graft::detail {
+
+/// The sites that a config chooses, before anything is said about ranks.
+struct TargetPlan {
+  std::vector<std::size_t> sites;
+  std::vector<std::size_t> copied;
+  InjectReport report;
+};
+
+inline void report_idle_pattern(const char* field, const std::string& key, bool is_error, InjectReport& report) {
+  if (is_error)
+    fail<TargetError>(std::string(field) + " has a key that matches no target: '" + key + "'",
+                      "strict_targets asks for every key to be of use", "correct the key, or remove it");
+  report.warnings.push_back(std::string(field) + " has a key that matches no target: '" + key + "'");
+}
+
+/// A pattern map in use: the first match wins, and what never wins is reported.
+template <class V>
+class PatternUse {
+ public:
+  PatternUse(const PatternMap<V>& map, const char* field) : map_(map), field_(field), is_used_(map.size()) {
+    for (const auto& [key, value] : map) patterns_.emplace_back(key);
+  }
+  [[nodiscard]] std::optional<V> value(std::string_view path) {
+    std::optional<V> first;
+    for (std::size_t i = 0; i < patterns_.size(); ++i) {
+      if (!patterns_[i].matches(path)) continue;
+      is_used_[i] = true;
+      if (!first) first = map_[i].second;
+    }
+    return first;
+  }
+  void report_idle(bool is_error, InjectReport& report) const {
+    for (std::size_t i = 0; i < is_used_.size(); ++i)
+      if (!is_used_[i]) report_idle_pattern(field_, map_[i].first, is_error, report);
+  }
+
+ private:
+  const PatternMap<V>& map_;
+  const char* field_;
+  std::vector<ModulePattern> patterns_;
+  std::vector<bool> is_used_;
+};
+
+/// Chooses the sites of one injection.
+class TargetPlanner {
+ public:
+  TargetPlanner(const ModelSites& model, const PeftConfig& config, const InjectOptions& options)
+      : model_(model), type_(PeftType(config.index())), options_(options), fields_(target_fields(config)), matcher_(fields_) {
+    for (const ModelNode& node : model.nodes) by_path_.push_back({node.path, &node});
+    std::sort(by_path_.begin(), by_path_.end());
+  }
+
+  [[nodiscard]] TargetPlan make() && {
+    if (!fields_.targets->is_set())
+      fail<ConfigError>("target_modules is not set", "for a model of yours there is no default list of targets",
+                        "name the modules, or pass graft::all_linear");
+    plan_saved_modules();
+    if (options_.state_dict) take_from_state_dict();
+    else if (fields_.targets->kind() == TargetModules::Kind::all_linears) take_all_linear();
+    else take_matches();
+    if (!matcher_.peft_agrees())
+      plan_.report.warnings.push_back(
+          "layers_to_transform counts the layers of a container at the top level: PEFT would find no layer number there; "
+          "set layers_pattern for a config that Python understands");
+    if (plan_.sites.empty()) nothing_matched();
+    return std::move(plan_);
+  }
+
+ private:
+  [[nodiscard]] const ModelNode* node_of(std::string_view path) const {
+    const auto place = std::lower_bound(by_path_.begin(), by_path_.end(), path,
+                                        [](const auto& entry, std::string_view wanted) { return entry.first < wanted; });
+    return place != by_path_.end() && place->first == path ? place->second : nullptr;
+  }
+
+  void take_matches() {
+    std::vector<bool> is_used(fields_.targets->names().size());
+    bool has_excluded = false;
+    for (const std::string_view path : with_containers(model_.nodes)) {
+      if (path.empty() || is_in_saved_module(path, *fields_.modules_to_save)) continue;
+      if (matcher_.is_excluded(path)) {
+        has_excluded = true;
+        excluded_a_target_ |= match_index(*fields_.targets, path) >= 0;
+        continue;
+      }
+      const int entry = matcher_.match(path);
+      if (entry < 0) continue;
+      for (std::size_t i = 0; i < is_used.size(); ++i)
+        if (matches(path, fields_.targets->names()[i])) is_used[i] = true;
+      take(path);
+    }
+    report_unmatched(is_used);
+    if (fields_.excluded->is_set() && !has_excluded)
+      plan_.report.warnings.push_back("exclude_modules excludes nothing: no module of the model matches it");
+  }
+
+  void take_all_linear() {
+    for (const ModelNode& node : model_.nodes) {
+      if (!node.is_layer || node.kind != LayerKind::linear) continue;
+      if (is_in_saved_module(node.path, *fields_.modules_to_save) || matcher_.is_excluded(node.path)) continue;
+      if (node.site < 0) plan_.report.without_room.push_back(node.path);
+      else if (model_.sites[std::size_t(node.site)]->permits(type_)) plan_.sites.push_back(std::size_t(node.site));
+      else plan_.report.without_room.push_back(node.path);
+    }
+  }
+
+  void take_from_state_dict() {
+    std::vector<std::string_view> named;
+    for (const auto& [key, view] : *options_.state_dict) {
+      const std::string_view module = adapted_module_of(key);
+      if (!module.empty()) named.push_back(module);
+    }
+    std::sort(named.begin(), named.end());
+    named.erase(std::unique(named.begin(), named.end()), named.end());
+    for (const std::string_view path : with_containers(model_.nodes)) {
+      const bool is_named = std::binary_search(named.begin(), named.end(), path);
+      const bool is_target = !path.empty() && !matcher_.is_excluded(path) && matcher_.match(path) >= 0;
+      if (is_named) take(path);
+      if (is_named != is_target && !fields_.targets->names().empty())
+        plan_.report.warnings.push_back("the state dict " + std::string(is_named ? "names '" : "does not name '") +
+                                        std::string(path) + "', the config's target_modules " +
+                                        (is_named ? "do not" : "do"));
+    }
+    for (const std::string_view module : named)
+      if (!node_of(module)) plan_.report.unmatched_targets.emplace_back(module);
+  }
+
+  /// A matched path must be a site that permits the method.
+  void take(std::string_view path) {
+    const ModelNode* node = node_of(path);
+    if (!node || !node->is_layer) {
+      fail<TargetError>("the target '" + std::string(path) + "' is a " + (node ? std::string(node->type) : "container"),
+                        "adapters fit linear, embedding and convolution layers",
+                        "name the layers in it, or exclude it with exclude_modules");
+    }
+    if (node->site < 0)
+      fail<TargetError>("the target '" + std::string(path) + "' is a plain " + std::string(node->type) + " without room for adapters",
+                        "a layer keeps the type it was declared with",
+                        "declare it graft::Adaptable<" + std::string(node->type) + "<…>>, or exclude it with exclude_modules");
+    const AnySite& site = *model_.sites[std::size_t(node->site)];
+    const std::string method(peft_type_name(type_));
+    if (!site.lists(type_))
+      fail<TargetError>("the site '" + std::string(path) + "' has no room for " + method,
+                        "its declaration lists the methods that it permits", "add the method to its graft::Adapted<…> list");
+    if (!site.permits(type_))
+      fail<TargetError>(method + " does not fit the layer '" + std::string(path) + "', a " + std::string(node->type),
+                        "AdaLoRA and IA3 fit linear layers and convolutions, LoRA embeddings too",
+                        "exclude it with exclude_modules, or use LoRA");
+    plan_.sites.push_back(std::size_t(node->site));
+  }
+
+  /// An entry of modules_to_save takes the site of that name, or every layer of a module of that name.
+  void plan_saved_modules() {
+    for (const std::string& name : *fields_.modules_to_save) {
+      bool is_used = false;
+      for (const std::string_view path : with_containers(model_.nodes)) {
+        if (path.empty() || !names_saved_module(path, name)) continue;
+        is_used = true;
+        for (const ModelNode& node : model_.nodes) {
+          const bool is_inside = node.path == path || (node.path.starts_with(path) && node.path.size() > path.size() &&
+                                                       node.path[path.size()] == '.');
+          if (!is_inside || !node.is_layer) continue;
+          if (node.site < 0)
+            fail<TargetError>("modules_to_save names '" + node.path + "', a plain " + std::string(node.type) +
+                                  " without room for a copy",
+                              "a layer keeps the type it was declared with",
+                              "declare it graft::Adaptable<" + std::string(node.type) + "<…>>");
+          if (std::find(plan_.copied.begin(), plan_.copied.end(), std::size_t(node.site)) == plan_.copied.end())
+            plan_.copied.push_back(std::size_t(node.site));
+        }
+      }
+      if (!is_used) plan_.report.warnings.push_back("modules_to_save has an entry that matches no module: '" + name + "'");
+    }
+  }
+
+  /// PEFT's plain `endswith` where a file has weights for it, whole components otherwise.
+  [[nodiscard]] bool names_saved_module(std::string_view path, const std::string& name) const {
+    if (matches(path, name)) return true;
+    if (!options_.file || !path.ends_with(name)) return false;
+    for (const auto& [key, view] : *options_.file) {
+      const std::string_view bare = strip_peft_prefix(key);
+      if (bare.starts_with(path) && bare.size() > path.size() && bare[path.size()] == '.') return true;
+    }
+    return false;
+  }
+
+  void report_unmatched(const std::vector<bool>& is_used) {
+    for (std::size_t i = 0; i < is_used.size(); ++i) {
+      if (is_used[i]) continue;
+      const std::string& target = fields_.targets->names()[i];
+      plan_.report.unmatched_targets.push_back(target);
+      for (std::string& near : nearest_names(target, with_containers(model_.nodes)))
+        if (std::find(plan_.report.near_misses.begin(), plan_.report.near_misses.end(), near) == plan_.report.near_misses.end())
+          plan_.report.near_misses.push_back(std::move(near));
+    }
+    if (options_.strict_targets && !plan_.report.unmatched_targets.empty() && !plan_.sites.empty())
+      fail<TargetError>("these targets match no module: " + join(plan_.report.unmatched_targets, ", "),
+                        "strict_targets asks for every target to be of use", remedy());
+  }
+
+  [[nodiscard]] std::string remedy() const {
+    if (!plan_.report.near_misses.empty()) return "did you mean " + join(plan_.report.near_misses, ", ") + "?";
+    for (const std::string& name : plan_.report.unmatched_targets)
+      if (name.find_first_of("*+?[](){}|\\^$") != name.npos)
+        return "the entry '" + name + "' looks like a regular expression: entries of a list are names; pass "
+               "graft::regex(\"…\") instead of a list";
+    std::vector<std::string> sites;
+    for (const auto& site : model_.sites)
+      if (sites.size() < 8) sites.push_back(site->path());
+    return sites.empty() ? "declare the layers to adapt as graft::Adaptable<…>" : "the model's sites are " + join(sites, ", ");
+  }
+
+  [[noreturn]] void nothing_matched() const {
+    std::string why = "a name matches a module whose path is it or ends with it";
+    if (excluded_a_target_) why = "all modules that match are excluded by exclude_modules";
+    else if (fields_.layers_to_transform && !fields_.layers_to_transform->empty())
+      why += ", and layers_to_transform keeps only some layers (see layers_pattern)";
+    else if (!plan_.report.without_room.empty())
+      why = "the linear layers are plain: " + join(plan_.report.without_room, ", ");
+    const std::string wanted = fields_.targets->kind() == TargetModules::Kind::regex        ? "regex " + fields_.targets->regex().pattern
+                               : fields_.targets->kind() == TargetModules::Kind::all_linears ? "all_linear"
+                                                                                            : "{" + join(fields_.targets->names(), ", ") + "}";
+    fail<TargetError>("no module matches target_modules = " + wanted, why, remedy());
+  }
+
+  const ModelSites& model_;
+  PeftType type_;
+  const InjectOptions& options_;
+  TargetFields fields_;
+  TargetMatcher matcher_;
+  std::vector<std::pair<std::string_view, const ModelNode*>> by_path_;
+  bool excluded_a_target_ = false;
+  TargetPlan plan_;
+};
+
+[[nodiscard]] inline TargetPlan plan_targets(const ModelSites& model, const PeftConfig& config, const InjectOptions& options) {
+  return TargetPlanner(model, config, options).make();
+}
+
+}  // namespace graft::detail

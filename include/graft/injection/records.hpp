@@ -1,0 +1,125 @@
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "../core/text.hpp"
+#include "site.hpp"
+
+namespace graft::detail {
+
+/// The adapters of a model in the order of their injection: one record each, shared by its sites again where a
+/// copy of the model had given every site its own.
+[[nodiscard]] inline std::vector<std::shared_ptr<AdapterRecord>> records_of(const ModelSites& model) {
+  std::vector<std::shared_ptr<AdapterRecord>> records;
+  for (const auto& site : model.sites) {
+    SiteTable* table = site->table();
+    if (!table) continue;
+    for (SiteEntry& entry : table->entries) {
+      if (!entry.record) continue;
+      const auto place = std::lower_bound(records.begin(), records.end(), entry.id,
+                                          [](const auto& record, unsigned id) { return record->id < id; });
+      if (place == records.end() || (*place)->id != entry.id) records.insert(place, entry.record);
+    }
+  }
+  return records;
+}
+
+/// Lets all sites of each adapter share one record: to be called by every verb that changes one.
+inline void share_records(const ModelSites& model) {
+  const auto records = records_of(model);
+  for (const auto& site : model.sites)
+    if (SiteTable* table = site->table())
+      for (SiteEntry& entry : table->entries)
+        if (entry.record)
+          for (const auto& record : records)
+            if (record->id == entry.id) entry.record = record;
+}
+
+[[nodiscard]] inline std::shared_ptr<AdapterRecord> find_record(const ModelSites& model, std::string_view name) {
+  for (auto& record : records_of(model))
+    if (record->name == name) return record;
+  return nullptr;
+}
+
+[[noreturn]] inline void unknown_adapter(const ModelSites& model, std::string_view name) {
+  std::vector<std::string> names;
+  for (const auto& record : records_of(model)) names.push_back(record->name);
+  const auto near = nearest_names(name, names);
+  fail<AdapterError>("no adapter is called '" + std::string(name) + "'",
+                     names.empty() ? "nothing was injected into this model" : "its adapters are " + join(names, ", "),
+                     near.empty() ? "inject or load it first" : "did you mean '" + near.front() + "'?");
+}
+
+[[nodiscard]] inline std::shared_ptr<AdapterRecord> need_record(const ModelSites& model, std::string_view name) {
+  if (auto record = find_record(model, name)) return record;
+  unknown_adapter(model, name);
+}
+
+/// The first number that no adapter of the model has had.
+[[nodiscard]] inline unsigned next_id(const ModelSites& model) {
+  unsigned next = 0;
+  for (const auto& site : model.sites)
+    if (const SiteTable* table = site->table(); table && !table->entries.empty())
+      next = std::max(next, table->entries.back().id + 1);
+  return next;
+}
+
+/// The ids of the model's active adapters, in order.
+[[nodiscard]] inline std::vector<unsigned> selected_of(const ModelSites& model) {
+  for (const auto& site : model.sites)
+    if (const SiteTable* table = site->table()) return table->selected;
+  return {};
+}
+
+/// Puts the trained biases of plain layers into the layers, or the base's own back.
+inline void place_plain_biases(const ModelSites& model, AdapterRecord& record, bool in_place) {
+  if (record.plain_biases_in_place == in_place) return;
+  for (PlainBias& bias : record.plain_biases)
+    for (const BaseTensor& tensor : model.plain) {
+      if (tensor.key != bias.key) continue;
+      ParameterData current(tensor.dtype, tensor.shape);
+      assign(current, tensor.read(), false);
+      tensor.write(bias.values.view(), false);
+      bias.values = std::move(current);
+    }
+  record.plain_biases_in_place = in_place;
+}
+
+/// Makes these adapters, in this order, the active ones everywhere.
+inline void select_everywhere(const ModelSites& model, const std::vector<unsigned>& ids) {
+  share_records(model);
+  for (const auto& site : model.sites) {
+    SiteTable* table = site->table();
+    if (!table) continue;
+    table->selected = ids;
+    table->active.clear();
+    for (const unsigned id : ids)
+      if (const SiteEntry* entry = table->find(id); entry && entry->record) table->active.push_back(id);
+  }
+  for (const auto& record : records_of(model))
+    place_plain_biases(model, *record, std::find(ids.begin(), ids.end(), record->id) != ids.end());
+}
+
+/// Takes an adapter out of every site; its number stays.
+inline void remove_everywhere(const ModelSites& model, const AdapterRecord& record) {
+  std::vector<unsigned> selected = selected_of(model);
+  selected.erase(std::remove(selected.begin(), selected.end(), record.id), selected.end());
+  select_everywhere(model, selected);
+  const unsigned id = record.id;
+  for (const auto& site : model.sites)
+    if (SiteTable* table = site->table())
+      if (SiteEntry* entry = table->find(id)) {
+        const std::optional<Wrapper> wrapper = entry->wrapper();
+        *entry = SiteEntry{};
+        entry->id = id;
+        entry->left_behind = wrapper;
+      }
+}
+
+}  // namespace graft::detail

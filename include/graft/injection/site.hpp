@@ -1,0 +1,145 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "../adapters/adapted.hpp"
+#include "../core/type_name.hpp"
+#include "../modules/base_tensors.hpp"
+#include "../modules/visit.hpp"
+
+namespace graft {
+
+/// A site without its type, so that everything that is not arithmetic is compiled once.
+class AnySite {
+ public:
+  explicit AnySite(std::string_view path) : path_(path) {}
+  virtual ~AnySite() = default;
+
+  [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] virtual LayerFacts facts() const = 0;
+  [[nodiscard]] virtual std::string_view layer_name() const = 0;
+  /// Whether the site's list has the method, whatever the layer is.
+  [[nodiscard]] virtual bool lists(PeftType type) const = 0;
+  /// Whether it lists it and the layer is of a kind that the method supports.
+  [[nodiscard]] virtual bool permits(PeftType type) const = 0;
+  /// The dtype of activations, and so of adapters.
+  [[nodiscard]] virtual Dtype dtype() const = 0;
+  [[nodiscard]] virtual SiteTable* table() const = 0;
+  virtual SiteTable& make_table() const = 0;
+  virtual void drop_table() const = 0;
+  [[nodiscard]] virtual std::unique_ptr<AnyAdapterState> make_state(const PeftConfig&, const AdapterPlan&) const = 0;
+  [[nodiscard]] virtual std::unique_ptr<AnyModuleCopy> make_copy() const = 0;
+  /// The tensors of the base layer, or of a copy of it.
+  [[nodiscard]] virtual std::vector<detail::BaseTensor> tensors(AnyModuleCopy* copy = nullptr) const = 0;
+
+ private:
+  std::string path_;
+};
+
+template <class L, class... As>
+struct SiteAccess<Adapted<L, As...>> {
+  using Site = Adapted<L, As...>;
+  static std::unique_ptr<SiteTable>& table(Site& site) { return site.table_; }
+  static const SiteTable* table(const Site& site) { return site.table_.get(); }
+};
+
+namespace detail {
+template <class S>
+class SiteOf;
+
+template <class L, class... As>
+class SiteOf<Adapted<L, As...>> final : public AnySite {
+  using Site = Adapted<L, As...>;
+  using T = layer_scalar<L>;
+
+ public:
+  SiteOf(std::string_view path, Site& site) : AnySite(path), site_(site) {}
+
+  [[nodiscard]] LayerFacts facts() const override { return facts_of(std::as_const(site_.base_layer())); }
+  [[nodiscard]] std::string_view layer_name() const override { return type_name<L>(); }
+  [[nodiscard]] bool lists(PeftType type) const override { return ((As::type == type) || ...); }
+  [[nodiscard]] bool permits(PeftType type) const override { return ((As::type == type && Site::template permits<As>) || ...); }
+  [[nodiscard]] Dtype dtype() const override { return dtype_of<T>; }
+  [[nodiscard]] SiteTable* table() const override { return SiteAccess<Site>::table(site_).get(); }
+  SiteTable& make_table() const override {
+    auto& table = SiteAccess<Site>::table(site_);
+    if (!table) {
+      table = std::make_unique<SiteTable>();
+      table->path = path();
+    }
+    return *table;
+  }
+  void drop_table() const override { SiteAccess<Site>::table(site_).reset(); }
+
+  [[nodiscard]] std::unique_ptr<AnyAdapterState> make_state(const PeftConfig& config, const AdapterPlan& plan) const override {
+    std::unique_ptr<AnyAdapterState> state;
+    const auto offer = [&]<class A>() {
+      if constexpr (Site::template permits<A>)
+        if (const auto* own = std::get_if<typename A::Config>(&config))
+          state = std::make_unique<typename A::template State<T>>(*own, facts(), plan);
+    };
+    (offer.template operator()<As>(), ...);
+    return state;
+  }
+  [[nodiscard]] std::unique_ptr<AnyModuleCopy> make_copy() const override {
+    return std::make_unique<ModuleCopy<L>>(site_.base_layer());
+  }
+  [[nodiscard]] std::vector<BaseTensor> tensors(AnyModuleCopy* copy) const override {
+    return base_tensors(copy ? static_cast<ModuleCopy<L>*>(copy)->layer : site_.base_layer());
+  }
+
+ private:
+  Site& site_;
+};
+}  // namespace detail
+
+/// A module of a model as a plan sees it.
+struct ModelNode {
+  std::string path;
+  std::string_view type;          ///< the bare class name
+  int site = -1;                  ///< its place in `ModelSites::sites`, or -1
+  bool is_layer = false;          ///< has layer_traits: without a site it has no room
+  LayerKind kind = LayerKind::linear;
+};
+
+/// A model, read once: its modules in torch's order, its sites, and the tensors outside of sites.
+struct ModelSites {
+  std::vector<ModelNode> nodes;
+  std::vector<std::unique_ptr<AnySite>> sites;
+  std::vector<detail::BaseTensor> plain;      ///< keys are whole paths
+  std::vector<std::size_t> plain_before;      ///< for each site, how many plain tensors stand before it
+};
+
+/// Reads a model. Verbs that only look take const models: they call const members only.
+template <class M>
+ModelSites sites_of(const M& const_model) {
+  ModelSites all;
+  visit(const_cast<M&>(const_model), [&](std::string_view path, auto& node) {
+    using Node = std::remove_cvref_t<decltype(node)>;
+    if constexpr (enable_site<Node>) {
+      all.nodes.push_back({std::string(path), type_name<typename Node::layer_type>(), int(all.sites.size()), true,
+                           detail::traits_of<typename Node::layer_type>::kind});
+      all.plain_before.push_back(all.plain.size());
+      all.sites.push_back(std::make_unique<detail::SiteOf<Node>>(path, node));
+    } else if constexpr (enable_parameter<Node>) {
+      if (node.size()) all.plain.push_back(detail::tensor_of_parameter(std::string(path), node));
+    } else {
+      ModelNode entry{std::string(path), type_name<Node>(), -1, false, LayerKind::linear};
+      if constexpr (detail::has_layer_traits<Node>) {
+        entry.is_layer = true;
+        entry.kind = detail::traits_of<Node>::kind;
+        if constexpr (!Module<Node>) detail::tensors_of_traits(node, path.empty() ? "" : std::string(path) + ".", all.plain);
+      }
+      all.nodes.push_back(std::move(entry));
+    }
+  });
+  return all;
+}
+
+}  // namespace graft
