@@ -1,0 +1,25 @@
+#pragma once
+
+/// Everything but files, training, serving and regular expressions: describe, inject, run, switch, state dicts.
+
+#include "adapters/adapted.hpp"
+#include "core/error.hpp"
+#include "core/version.hpp"
+#include "injection/control.hpp"
+#include "injection/inject.hpp"
+#include "modules/attention.hpp"
+#include "modules/conv.hpp"
+#include "modules/embedding.hpp"
+#include "modules/initialise.hpp"
+#include "modules/linear.hpp"
+#include "modules/norm.hpp"
+#include "modules/ops.hpp"
+#include "modules/paths.hpp"
+#include "modules/pool.hpp"
+#include "modules/reflection.hpp"
+#include "modules/visit.hpp"
+#include "state_dict/collect.hpp"
+#include "state_dict/load.hpp"
+#include "state_dict/repr.hpp"
+#include "tensor/batch.hpp"
+#include "tensor/rows.hpp"

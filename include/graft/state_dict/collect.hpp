@@ -1,0 +1,107 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "slots.hpp"
+
+namespace graft {
+
+namespace detail {
+[[nodiscard]] inline StateDict adapter_state_dict(const ModelSites& model, std::string_view adapter_name) {
+  StateDict state_dict;
+  for (const AdapterSlot& slot : adapter_slots(model, *need_record(model, adapter_name))) state_dict.insert(slot.key, slot.read());
+  return state_dict;
+}
+
+/// Whether PEFT would have replaced the layer by a tuner layer, whose own tensors it calls `base_layer.…`.
+[[nodiscard]] inline bool is_wrapped(const SiteTable* table) {
+  if (!table) return false;
+  for (const SiteEntry& entry : table->entries)
+    if (const auto wrapper = entry.wrapper(); wrapper && *wrapper != Wrapper::copies) return true;
+  return false;
+}
+[[nodiscard]] inline bool is_copied(const SiteTable* table) {
+  if (!table) return false;
+  for (const SiteEntry& entry : table->entries)
+    if (entry.wrapper() == Wrapper::copies) return true;
+  return false;
+}
+
+/// A site's adapters as torch registers them: all of one name together, lora_A of each adapter, then lora_B.
+inline void collect_site(const AnySite& site, StateDict& state_dict) {
+  SiteTable* table = site.table();
+  const std::string infix = is_wrapped(table) ? "base_layer" : is_copied(table) ? "original_module" : "";
+  for (const BaseTensor& tensor : site.tensors())
+    state_dict.insert(join_path(join_path(site.path(), infix), tensor.key), tensor.read());
+  if (!table) return;
+  std::vector<std::string_view> names;
+  for (SiteEntry& entry : table->entries)
+    if (entry.state)
+      for (const AdapterParameter& parameter : entry.state->parameters())
+        if (std::find(names.begin(), names.end(), parameter.name) == names.end()) names.push_back(parameter.name);
+  for (const std::string_view name : names)
+    for (SiteEntry& entry : table->entries)
+      if (entry.state)
+        for (const AdapterParameter& parameter : entry.state->parameters())
+          if (parameter.name == name)
+            state_dict.insert(memory_key(site.path(), name, entry.record->name, parameter.suffix), parameter.data->view());
+  for (SiteEntry& entry : table->entries)
+    if (entry.copy)
+      for (const BaseTensor& tensor : site.tensors(entry.copy.get()))
+        state_dict.insert(join_path(join_path(site.path(), "modules_to_save." + entry.record->name), tensor.key), tensor.read());
+}
+
+/// Calls plain(tensor) and site(site) in the order in which torch registers them.
+template <class Plain, class Site>
+void for_each_in_order(const ModelSites& model, Plain plain, Site site) {
+  std::size_t next = 0;
+  for (std::size_t i = 0; i < model.sites.size(); ++i) {
+    for (; next < model.plain_before[i]; ++next) plain(model.plain[next]);
+    site(*model.sites[i]);
+  }
+  for (; next < model.plain.size(); ++next) plain(model.plain[next]);
+}
+}  // namespace detail
+
+/// Everything a model holds, under torch's names: `linear.base_layer.weight`, `linear.lora_A.default.weight`.
+/// Views are valid until the model changes; `clone()` owns its bytes.
+template <class M>
+[[nodiscard]] StateDict state_dict(const M& model) {
+  StateDict all;
+  detail::for_each_in_order(
+      sites_of(model), [&](const detail::BaseTensor& tensor) { all.insert(tensor.key, tensor.read()); },
+      [&](const AnySite& site) { detail::collect_site(site, all); });
+  return all;
+}
+
+/// One adapter's tensors under bare keys: `linear.lora_A.weight`. Views, as in `state_dict`; meta parameters come
+/// out as meta. @throws AdapterError for an unknown adapter.
+template <class M>
+[[nodiscard]] StateDict get_peft_model_state_dict(const M& model, std::string_view adapter_name = "default") {
+  return detail::adapter_state_dict(sites_of(model), adapter_name);
+}
+
+/// The base model's tensors under their original names, whatever was injected.
+template <class M>
+[[nodiscard]] StateDict get_base_model_state_dict(const M& model) {
+  StateDict all;
+  const ModelSites sites = sites_of(model);
+  const auto records = detail::records_of(sites);
+  const auto own = [&](const detail::BaseTensor& tensor) {
+    for (const auto& record : records)
+      for (const PlainBias& bias : record->plain_biases)
+        if (record->plain_biases_in_place && bias.key == tensor.key) return bias.values.view();
+    return tensor.read();
+  };
+  detail::for_each_in_order(
+      sites, [&](const detail::BaseTensor& tensor) { all.insert(tensor.key, own(tensor)); },
+      [&](const AnySite& site) {
+        for (const detail::BaseTensor& tensor : site.tensors()) all.insert(join_path(site.path(), tensor.key), tensor.read());
+      });
+  return all;
+}
+
+}  // namespace graft

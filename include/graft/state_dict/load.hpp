@@ -1,0 +1,183 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "collect.hpp"
+
+namespace graft {
+
+/// How a state dict is loaded.
+struct LoadOptions {
+  bool low_cpu_mem_usage = false;        ///< keeps views that have an owner instead of copying them
+  bool strict = true;                    ///< missing and unexpected keys are errors
+  bool ignore_mismatched_sizes = false;  ///< tensors of another shape are left out and count as missing
+};
+
+/// What was loaded, and what was not.
+struct LoadReport {
+  std::vector<std::string> loaded, missing_keys, unexpected_keys, mismatched_keys, cast_keys, warnings;
+};
+
+namespace detail {
+
+/// Where one key of a state dict goes.
+struct LoadTarget {
+  std::string key;  ///< as reports name it
+  Dtype dtype;
+  Shape shape;
+  std::function<void(const TensorView&, bool may_borrow)> write;
+  bool is_required = true;
+};
+
+/// Loads all or nothing: every check is made before the first byte moves.
+class Loader {
+ public:
+  Loader(const LoadOptions& options, std::string what) : options_(options), what_(std::move(what)) {}
+
+  void add(LoadTarget target, const std::vector<std::string>& other_keys = {}) {
+    places_.try_emplace(target.key, targets_.size());
+    for (const std::string& key : other_keys) places_.try_emplace(key, targets_.size());
+    targets_.push_back(std::move(target));
+  }
+  /// A key that may stand in the state dict and is not used.
+  void accept(std::string key) { places_.try_emplace(std::move(key), unused); }
+
+  [[nodiscard]] LoadReport load(const StateDict& state_dict) && {
+    std::vector<const TensorView*> sources(targets_.size());
+    for (const auto& [key, view] : state_dict) {
+      auto place = places_.find(key);
+      if (place == places_.end()) place = places_.find(std::string(strip_peft_prefix(key)));
+      if (place == places_.end()) report_.unexpected_keys.push_back(key);
+      else if (place->second != unused) check(key, view, place->second, sources);
+    }
+    for (std::size_t i = 0; i < targets_.size(); ++i)
+      if (!sources[i] && targets_[i].is_required) report_.missing_keys.push_back(targets_[i].key);
+    refuse();
+    for (std::size_t i = 0; i < targets_.size(); ++i) {
+      if (!sources[i]) continue;
+      targets_[i].write(*sources[i], options_.low_cpu_mem_usage);
+      report_.loaded.push_back(targets_[i].key);
+      if (sources[i]->dtype != targets_[i].dtype) report_.cast_keys.push_back(targets_[i].key);
+    }
+    return std::move(report_);
+  }
+
+ private:
+  static constexpr std::size_t unused = std::size_t(-1);
+
+  void check(const std::string& key, const TensorView& view, std::size_t place, std::vector<const TensorView*>& sources) {
+    const LoadTarget& target = targets_[place];
+    if (sources[place])
+      fail<StateDictError>("two keys of the state dict mean '" + target.key + "', one of them '" + key + "'",
+                           "bare and prefixed keys, or keys with and without the adapter's name, name one tensor", "remove one");
+    if (Shape(view.shape) != target.shape) {
+      mismatches_ += (mismatches_.empty() ? "'" : "; '") + key + "' is " + to_string(std::span<const Index>(view.shape)) +
+                     ", expected " + to_string(target.shape);
+      report_.mismatched_keys.push_back(key);
+      return;
+    }
+    if (!is_floating(view.dtype))
+      fail<StateDictError>("'" + key + "' holds " + std::string(tag_of(view.dtype)), "parameters are floating-point numbers",
+                           "save it in F32, F16, BF16 or F64");
+    if (view.device() == Device::meta)
+      fail<MetaError>("'" + key + "' has no bytes: it is on the meta device", "its model was never loaded or initialised",
+                      "load that model first");
+    sources[place] = &view;
+  }
+
+  void refuse() const {
+    if (!mismatches_.empty() && !options_.ignore_mismatched_sizes)
+      fail<StateDictError>("shapes do not fit " + what_ + ": " + mismatches_,
+                           "the config that injected the adapter is not the one that the weights were made with",
+                           "use the config beside the weights, or set ignore_mismatched_sizes");
+    if (!options_.strict) return;
+    if (!report_.unexpected_keys.empty())
+      fail<StateDictError>("unexpected keys for " + what_ + ": " + some(report_.unexpected_keys), "nothing in the model takes them",
+                           "check that config and weights belong together, or set strict = false to leave them out");
+    if (!report_.missing_keys.empty())
+      fail<StateDictError>("missing keys for " + what_ + ": " + some(report_.missing_keys),
+                           "these parameters would keep their initial values",
+                           "check that config and weights belong together, or set strict = false to keep them");
+  }
+
+  [[nodiscard]] static std::string some(const std::vector<std::string>& keys) {
+    constexpr std::size_t shown = 5;
+    if (keys.size() <= shown) return join(keys, ", ");
+    return join(std::vector<std::string>(keys.begin(), keys.begin() + shown), ", ") + " and " +
+           std::to_string(keys.size() - shown) + " more";
+  }
+
+  LoadOptions options_;
+  std::string what_;
+  std::vector<LoadTarget> targets_;
+  std::unordered_map<std::string, std::size_t> places_;
+  std::string mismatches_;
+  LoadReport report_;
+};
+
+/// Keys that PEFT writes beside an adapter's own, and that mean the base: accepted where they belong to it.
+inline void accept_base_keys(const ModelSites& model, const AdapterRecord& record, Loader& loader) {
+  for (const auto& site : model.sites) {
+    const SiteTable* table = site->table();
+    const SiteEntry* entry = table ? table->find(record.id) : nullptr;
+    if (!entry || !entry->record) continue;
+    // with bias = all, PEFT writes the original's biases of a saved module too
+    if (entry->copy) loader.accept(join_path(site->path(), "original_module.bias"));
+  }
+}
+
+inline LoadReport load_adapter_state(const ModelSites& model, const StateDict& state_dict, std::string_view adapter_name,
+                                     const LoadOptions& options) {
+  const auto record = need_record(model, adapter_name);
+  Loader loader(options, "adapter '" + record->name + "'");
+  for (AdapterSlot& slot : adapter_slots(model, *record))
+    loader.add({std::move(slot.key), slot.dtype, slot.shape, std::move(slot.write)}, slot.other_keys);
+  accept_base_keys(model, *record, loader);
+  // an embedding that is a target is saved whole (save_embedding_layers): PEFT loads it over the base
+  for (const auto& site : model.sites)
+    if (const SiteTable* table = site->table())
+      if (const SiteEntry* entry = table->find(record->id); entry && entry->state)
+        for (BaseTensor& tensor : site->tensors())
+          if (tensor.key == "weight") {
+            const std::string key = join_path(site->path(), "base_layer.weight");
+            if (state_dict.contains(key) || state_dict.contains(std::string(peft_prefix) + key))
+              loader.add({key, tensor.dtype, tensor.shape, std::move(tensor.write), false});
+          }
+  return std::move(loader).load(state_dict);
+}
+}  // namespace detail
+
+/// Loads an adapter that was injected before, from bare or prefixed keys: PEFT's `set_peft_model_state_dict`.
+/// Strict by default; nothing has changed when it throws.
+/// @throws AdapterError for an unknown adapter, StateDictError for keys or shapes that do not fit.
+template <class M>
+LoadReport set_peft_model_state_dict(M& model, const StateDict& state_dict, std::string_view adapter_name = "default",
+                                     const LoadOptions& options = {}) {
+  return detail::load_adapter_state(sites_of(model), state_dict, adapter_name, options);
+}
+
+/// Loads the base model's tensors under their original names; `base_layer` and `original_module` may stand in them.
+/// @throws StateDictError for keys or shapes that do not fit.
+template <class M>
+LoadReport set_base_model_state_dict(M& model, const StateDict& state_dict, const LoadOptions& options = {}) {
+  const ModelSites sites = sites_of(model);
+  detail::Loader loader(options, "the base model");
+  const auto add = [&](const std::string& path, detail::BaseTensor& tensor) {
+    loader.add({join_path(path, tensor.key), tensor.dtype, tensor.shape, std::move(tensor.write)},
+               {join_path(join_path(path, "base_layer"), tensor.key), join_path(join_path(path, "original_module"), tensor.key)});
+  };
+  for (const auto& tensor : sites.plain) {
+    detail::BaseTensor copy = tensor;
+    add("", copy);
+  }
+  for (const auto& site : sites.sites)
+    for (detail::BaseTensor& tensor : site->tensors()) add(site->path(), tensor);
+  return std::move(loader).load(state_dict);
+}
+
+}  // namespace graft

@@ -1,0 +1,139 @@
+#pragma once
+
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "../core/type_name.hpp"
+#include "../injection/site.hpp"
+#include "../modules/norm.hpp"
+#include "wrappers.hpp"
+
+namespace graft {
+
+namespace detail {
+template <class X>
+inline constexpr bool is_rms_norm = false;
+template <class T, class Storage>
+inline constexpr bool is_rms_norm<RMSNorm<T, Storage>> = true;
+template <class X>
+inline constexpr bool is_layer_norm = false;
+template <class T, class Storage>
+inline constexpr bool is_layer_norm<LayerNorm<T, Storage>> = true;
+
+/// What stands in a module's parentheses: its own `extra_repr()`, or what torch prints of such a layer.
+template <class Node>
+std::string options_of(const Node& node) {
+  if constexpr (requires { std::string(node.extra_repr()); }) {
+    return node.extra_repr();
+  } else if constexpr (is_rms_norm<Node> || is_layer_norm<Node>) {
+    std::string text = to_string(std::span<const Index>(node.weight.shape())) + ", eps=" + python_float(node.eps) +
+                       ", elementwise_affine=True";
+    if constexpr (is_layer_norm<Node>) text += ", bias=" + bool_text(node.bias.size() != 0);
+    return text;
+  } else if constexpr (has_layer_traits<Node>) {
+    EmbeddingOptions options;
+    if constexpr (requires { options = node.options; }) options = node.options;
+    return layer_options(facts_of(node), options);
+  } else {
+    return {};
+  }
+}
+
+/// Builds a tree's text from its leaves up.
+class TreeText {
+ public:
+  void open() { open_.emplace_back(); }
+  void add_parameter(std::string_view name, Dtype dtype, Device device, const Shape& shape) {
+    if (open_.empty()) return;
+    open_.back().parameters.push_back({std::string(name), {}});
+    open_.back().tensors.push_back({dtype, device, shape});
+  }
+  void close_module(std::string_view name, std::string_view type, std::string_view options) {
+    close(name, module_text(type, options, open_.back().children));
+  }
+  void close_container(std::string_view name, const Container& container) {
+    close(name, container_text(container));
+  }
+  /// Replaces the node that stands open by a finished text.
+  void close_with(std::string_view name, std::string text) { close(name, std::move(text)); }
+
+  [[nodiscard]] const std::string& text() const { return text_; }
+
+ private:
+  struct Tensor {
+    Dtype dtype;
+    Device device;
+    Shape shape;
+  };
+  struct Node {
+    std::vector<Child> children, parameters;
+    std::vector<Tensor> tensors;
+  };
+
+  [[nodiscard]] std::string container_text(const Container& container) {
+    Node& node = open_.back();
+    if (!container.of_modules && node.children.empty()) {
+      const bool is_map = container.kind == ContainerKind::map;
+      for (std::size_t i = 0; i < node.tensors.size(); ++i) {
+        const Tensor& tensor = node.tensors[i];
+        node.parameters[i].text = (is_map ? tensor_class(tensor.dtype, tensor.device) : dtype_text(tensor.dtype)) + " of size " +
+                                  size_text(tensor.shape);
+      }
+      return parameters_text(is_map ? "ParameterDict" : "ParameterList", node.parameters);
+    }
+    switch (container.kind) {
+      case ContainerKind::list: return list_text(node.children);
+      case ContainerKind::tuple: return module_text("Sequential", "", node.children);
+      case ContainerKind::map: return module_text("ModuleDict", "", node.children);
+    }
+    return {};
+  }
+
+  void close(std::string_view name, std::string text) {
+    open_.pop_back();
+    if (open_.empty()) text_ = std::move(text);
+    else open_.back().children.push_back({std::string(name), std::move(text)});
+  }
+
+  std::vector<Node> open_;
+  std::string text_;
+};
+
+struct ReprHandler {
+  TreeText& tree;
+
+  void enter_module(const Place&, const auto&) { tree.open(); }
+  template <class Node>
+  void leave_module(const Place& place, const Node& node) {
+    if constexpr (enable_site<Node>) {
+      TreeText layer;
+      walk(node.base_layer(), ReprHandler{layer});
+      tree.close_with(place.name, site_text(layer.text(), facts_of(node.base_layer()), SiteAccess<Node>::table(node)));
+    } else {
+      tree.close_module(place.name, type_name<Node>(), options_of(node));
+    }
+  }
+  template <class P>
+  void parameter(const Place& place, const P& parameter) {
+    if constexpr (is_parameter<P>)
+      tree.add_parameter(place.name, parameter.dtype(), parameter.device(), parameter.untyped().shape());
+    else tree.add_parameter(place.name, dtype_of<typename P::Scalar>, Device::cpu, shape_of(parameter));
+  }
+  void enter_container(const Place&, const Container&) { tree.open(); }
+  void leave_container(const Place& place, const Container& container) { tree.close_container(place.name, container); }
+};
+}  // namespace detail
+
+/// The tree that PEFT 0.21 prints of such a model: classes by their bare names, sites in PEFT's wrappers, lists as
+/// ModuleList, tuples as Sequential, maps as ModuleDict. A module's own `std::string extra_repr() const`, as in
+/// torch, is what stands in its parentheses.
+template <class M>
+[[nodiscard]] std::string repr(const M& model) {
+  detail::TreeText tree;
+  walk(model, detail::ReprHandler{tree});
+  return tree.text();
+}
+
+}  // namespace graft

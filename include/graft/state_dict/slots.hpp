@@ -1,0 +1,78 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "../core/keys.hpp"
+#include "../injection/records.hpp"
+
+namespace graft::detail {
+
+/// One tensor of an adapter: where it stands in a file and in memory, and how to read and replace it.
+struct AdapterSlot {
+  std::string key;                      ///< in a file, without prefix
+  std::vector<std::string> other_keys;  ///< further spellings that PEFT writes or accepts
+  Dtype dtype = Dtype::f32;
+  Shape shape{};
+  std::function<TensorView()> read;
+  std::function<void(const TensorView&, bool may_borrow)> write;
+  std::string memory_key;               ///< in the model's own state dict
+};
+
+/// The tensors of one adapter, as PEFT orders them: site by site, its parameters, copies and trained biases.
+[[nodiscard]] inline std::vector<AdapterSlot> adapter_slots(const ModelSites& model, const AdapterRecord& record) {
+  std::vector<AdapterSlot> slots;
+  const auto of_data = [&](std::string key, std::vector<std::string> others, ParameterData* data, std::string in_memory) {
+    slots.push_back({std::move(key), std::move(others), data->dtype(), data->shape(), [data] { return data->view(); },
+                     [data](const TensorView& source, bool may_borrow) { assign(*data, source, may_borrow); },
+                     std::move(in_memory)});
+  };
+  const auto add_plain_biases = [&](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; ++i)
+      for (const PlainBias& bias : record.plain_biases) {
+        const BaseTensor& tensor = model.plain[i];
+        if (tensor.key != bias.key) continue;
+        if (!record.plain_biases_in_place) {
+          of_data(bias.key, {}, const_cast<ParameterData*>(&bias.values), bias.key);
+          continue;
+        }
+        slots.push_back({bias.key, {}, tensor.dtype, tensor.shape, tensor.read, tensor.write, bias.key});
+      }
+  };
+  std::size_t plain = 0;
+  for (std::size_t i = 0; i < model.sites.size(); ++i) {
+    add_plain_biases(plain, model.plain_before[i]);
+    plain = model.plain_before[i];
+    const AnySite& site = *model.sites[i];
+    SiteTable* table = site.table();
+    SiteEntry* entry = table ? table->find(record.id) : nullptr;
+    if (!entry || !entry->record) continue;
+    const std::string& path = site.path();
+    if (entry->bias) {
+      const std::string wrapped = join_path(path, "base_layer.bias"), bare = join_path(path, "bias");
+      // PEFT's key depends on whether this adapter wraps the layer
+      if (entry->state) of_data(wrapped, {bare}, entry->bias.get(), wrapped);
+      else of_data(bare, {wrapped}, entry->bias.get(), bare);
+    }
+    if (entry->state)
+      for (const AdapterParameter& parameter : entry->state->parameters()) {
+        if (!parameter.is_saved) continue;
+        const std::string in_memory = memory_key(path, parameter.name, record.name, parameter.suffix);
+        of_data(file_key(path, parameter.name, parameter.suffix), {in_memory}, parameter.data, in_memory);
+      }
+    if (entry->copy)
+      for (const BaseTensor& tensor : site.tensors(entry->copy.get())) {
+        const std::string in_memory = join_path(join_path(path, "modules_to_save." + record.name), tensor.key);
+        slots.push_back({join_path(path, tensor.key),
+                         {in_memory, join_path(join_path(path, "modules_to_save"), tensor.key)},
+                         tensor.dtype, tensor.shape, tensor.read, tensor.write, in_memory});
+      }
+  }
+  add_plain_biases(plain, model.plain.size());
+  return slots;
+}
+
+}  // namespace graft::detail

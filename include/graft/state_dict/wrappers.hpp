@@ -1,0 +1,143 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "../adapters/site_table.hpp"
+#include "../core/python_float.hpp"
+#include "repr_text.hpp"
+
+namespace graft::detail {
+
+/// One wrapper around a layer, with the adapters that it holds.
+struct LayerWrapper {
+  Wrapper kind;
+  std::vector<const SiteEntry*> entries{};  ///< of deleted adapters nothing
+};
+
+/// The wrappers that PEFT would have put around a layer, innermost first: an adapter goes into the outermost one
+/// where it is of its kind, else around it.
+[[nodiscard]] inline std::vector<LayerWrapper> wrappers_of(const SiteTable& table) {
+  std::vector<LayerWrapper> wrappers;
+  for (const SiteEntry& entry : table.entries) {
+    const auto kind = entry.wrapper();
+    if (!kind) continue;
+    if (wrappers.empty() || wrappers.back().kind != *kind) wrappers.push_back({*kind});
+    if (entry.record) wrappers.back().entries.push_back(&entry);
+  }
+  return wrappers;
+}
+
+/// One wrapper as text, around the text of what it wraps.
+class WrapperText {
+ public:
+  WrapperText(const LayerWrapper& wrapper, const LayerFacts& facts) : wrapper_(wrapper), facts_(facts) {}
+
+  /// `layer` is the text of the layer without wrappers.
+  [[nodiscard]] std::string around(const std::string& wrapped, const std::string& layer) const {
+    if (wrapper_.kind == Wrapper::copies)
+      return module_text("ModulesToSaveWrapper", "",
+                         {{"original_module", wrapped},
+                          {"modules_to_save", modules([&](const SiteEntry&) { return layer; })}});
+    if (wrapper_.kind == Wrapper::ia3)
+      return module_text(class_name(), "", {{"base_layer", wrapped}, {"ia3_l", parameters("ia3_l")}});
+
+    std::vector<Child> children{{"base_layer", wrapped}, {"lora_dropout", modules([](const SiteEntry& entry) {
+                                                            return dropout_text(entry.state->dropout());
+                                                          })}};
+    for (const std::string_view name : {"lora_A", "lora_B"}) children.push_back({std::string(name), matrices(name)});
+    for (const std::string_view name : {"lora_embedding_A", "lora_embedding_B"})
+      children.push_back({std::string(name), parameters(name)});
+    children.push_back({"lora_magnitude_vector", modules([](const SiteEntry&) { return std::string(); })});
+    if (wrapper_.kind == Wrapper::adalora)
+      for (const std::string_view name : {"lora_E", "ranknum"}) children.push_back({std::string(name), parameters(name)});
+    const std::string_view method = wrapper_.kind == Wrapper::adalora ? "adalora.SVD" : "lora.";
+    return module_text(std::string(method) + class_name(), "", children);
+  }
+
+ private:
+  [[nodiscard]] std::string class_name() const {
+    switch (facts_.kind) {
+      case LayerKind::linear: return "Linear";
+      case LayerKind::embedding: return "Embedding";
+      case LayerKind::conv: return "Conv" + std::to_string(facts_.conv.kernel.rank()) + "d";
+    }
+    return {};
+  }
+
+  [[nodiscard]] static std::string dropout_text(double p) {
+    return p > 0 ? module_text("Dropout", "p=" + python_float(p) + ", inplace=False", {}) : "Identity()";
+  }
+
+  static const ParameterData* find(const SiteEntry& entry, std::string_view name, std::string_view suffix = ".weight") {
+    for (const AdapterParameter& parameter : entry.state->parameters())
+      if (parameter.name == name && (parameter.suffix.empty() || parameter.suffix == suffix)) return parameter.data;
+    return nullptr;
+  }
+
+  /// A ModuleDict of what `text` says of every adapter; those without text are left out.
+  template <class Text>
+  [[nodiscard]] std::string modules(Text text) const {
+    std::vector<Child> children;
+    for (const SiteEntry* entry : wrapper_.entries)
+      if (std::string one = text(*entry); !one.empty()) children.push_back({entry->record->name, std::move(one)});
+    return module_text("ModuleDict", "", children);
+  }
+
+  [[nodiscard]] std::string parameters(std::string_view name) const {
+    std::vector<Child> lines;
+    for (const SiteEntry* entry : wrapper_.entries)
+      if (const ParameterData* parameter = find(*entry, name))
+        lines.push_back({entry->record->name, tensor_class(parameter->dtype(), parameter->device()) + " of size " +
+                                                  size_text(parameter->shape())});
+    return parameters_text("ParameterDict", lines);
+  }
+
+  /// lora_A and lora_B: layers of LoRA, bare parameters of AdaLoRA.
+  [[nodiscard]] std::string matrices(std::string_view name) const {
+    if (wrapper_.kind == Wrapper::adalora) return parameters(name);
+    return modules([&](const SiteEntry& entry) {
+      const ParameterData* matrix = find(entry, name);
+      if (!matrix) return std::string();
+      return layer_like(matrix->shape(), name == "lora_A", find(entry, name, ".bias") != matrix);
+    });
+  }
+
+  [[nodiscard]] std::string layer_like(const Shape& shape, bool is_down, bool has_bias) const {
+    LayerFacts facts;
+    facts.kind = facts_.kind;
+    facts.out = shape[0];
+    facts.in = shape[1];
+    facts.has_bias = has_bias;
+    if (facts_.kind == LayerKind::conv) {
+      ConvShape conv;
+      conv.out = shape[0];
+      for (std::size_t axis = 2; axis < shape.rank(); ++axis) conv.kernel.push_back(shape[axis]);
+      if (is_down) {  // PEFT hands down neither dilation nor padding mode
+        conv.in = shape[1];
+        conv.stride = facts_.conv.stride;
+        conv.padding = facts_.conv.padding;
+        conv.same = facts_.conv.same;
+      } else {
+        conv.groups = facts_.conv.groups;
+        conv.in = shape[1] * conv.groups;
+      }
+      facts.conv = conv.completed();
+    }
+    return module_text(class_name(), layer_options(facts), {});
+  }
+
+  const LayerWrapper& wrapper_;
+  const LayerFacts& facts_;
+};
+
+/// A layer with what was injected into it.
+[[nodiscard]] inline std::string site_text(const std::string& layer, const LayerFacts& facts, const SiteTable* table) {
+  std::string text = layer;
+  if (table)
+    for (const LayerWrapper& wrapper : wrappers_of(*table)) text = WrapperText(wrapper, facts).around(text, layer);
+  return text;
+}
+
+}  // namespace graft::detail
