@@ -1,0 +1,182 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "../injection/inject.hpp"
+#include "../state_dict/load.hpp"
+#include "adapter_config.hpp"
+#include "safetensors.hpp"
+
+namespace graft {
+
+/// The dtype that a loaded adapter is kept in.
+enum class AdapterDtype { compute, as_file };
+
+/// How `load_adapter` loads.
+struct LoadAdapterOptions {
+  bool low_cpu_mem_usage = true;         ///< parameters take the file's memory over instead of being filled twice
+  bool mapped = false;                   ///< parameters are views of the file itself, copied when they are written
+  bool strict = true;                    ///< missing and unexpected keys are errors
+  bool activate = true;                  ///< the adapter becomes the only active one
+  bool is_trainable = false;             ///< its parameters want gradients
+  bool ignore_mismatched_sizes = false;  ///< tensors of another shape are left out and count as missing
+  bool replace = false;                  ///< an adapter of that name is deleted once the new one is complete
+  AdapterDtype dtype = AdapterDtype::compute;
+};
+
+namespace detail {
+inline constexpr const char* config_file = "adapter_config.json";
+inline constexpr const char* weights_file = "adapter_model.safetensors";
+
+[[nodiscard]] inline StateDict read_weights(const std::filesystem::path& dir, bool mapped) {
+  const std::filesystem::path path = dir / weights_file;
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) {
+    const bool has_pickle = std::filesystem::exists(dir / "adapter_model.bin", ignored);
+    fail<FileError>("'" + path.string() + "' does not exist",
+                    has_pickle ? "the directory has adapter_model.bin, a pickle, which can run any code when it is read"
+                               : "an adapter's weights are in that file",
+                    has_pickle ? "load it in Python and save it with safe_serialization=True" : "check the path");
+  }
+  return safetensors::load_file(path, {.mapped = mapped});
+}
+
+/// Takes an injection that is not finished out again, as if it had never been: no tombstone, no empty table.
+class PendingInjection {
+ public:
+  PendingInjection(const ModelSites& model, unsigned id, std::vector<unsigned> selected)
+      : model_(&model), id_(id), selected_(std::move(selected)) {}
+  PendingInjection(const PendingInjection&) = delete;
+  PendingInjection& operator=(const PendingInjection&) = delete;
+  ~PendingInjection() {
+    if (!model_) return;
+    for (const auto& site : model_->sites) {
+      SiteTable* table = site->table();
+      if (!table) continue;
+      std::erase_if(table->entries, [&](const SiteEntry& entry) { return entry.id == id_; });
+      if (table->entries.empty()) site->drop_table();
+    }
+    select_everywhere(*model_, selected_);
+  }
+  void keep() { model_ = nullptr; }
+
+ private:
+  const ModelSites* model_;
+  unsigned id_;
+  std::vector<unsigned> selected_;
+};
+
+/// Parameters that a lenient load left without memory get the values that an injection would have given them.
+inline void initialise_missing(const ModelSites& model, unsigned id) {
+  for (const auto& site : model.sites) {
+    SiteTable* table = site->table();
+    SiteEntry* entry = table ? table->find(id) : nullptr;
+    if (!entry || !entry->state || !entry->state->is_meta()) continue;
+    const std::unique_ptr<AnyAdapterState> fresh = entry->state->clone();
+    fresh->initialise(0, site->path());
+    auto from = fresh->parameters();
+    auto to = entry->state->parameters();
+    for (std::size_t i = 0; i < to.size(); ++i)
+      if (to[i].data->is_meta()) *to[i].data = std::move(*from[i].data);
+  }
+}
+
+inline void check_dtype(const ModelSites& model, const StateDict& weights, AdapterDtype dtype) {
+  if (dtype == AdapterDtype::compute || model.sites.empty()) return;
+  for (const auto& [key, view] : weights)
+    if (view.dtype != model.sites.front()->dtype())
+      fail<ConfigError>("AdapterDtype::as_file for '" + key + "', which is " + std::string(tag_of(view.dtype)),
+                        "there are no kernels for narrow adapters in this version",
+                        "leave the dtype at AdapterDtype::compute: the values are widened, and the report lists them");
+}
+
+inline LoadReport load_adapter(const ModelSites& model, const std::filesystem::path& dir, const std::string& name,
+                               const LoadAdapterOptions& options) {
+  std::vector<std::string> warnings;
+  PeftConfig config = load_peft_config(dir, &warnings);
+  std::visit([&](auto& c) { c.inference_mode = !options.is_trainable; }, config);
+  const StateDict weights = read_weights(dir, options.mapped);
+  check_dtype(model, weights, options.dtype);
+
+  check_adapter_name(name);
+  const auto old = find_record(model, name);
+  if (old && !options.replace)
+    fail<AdapterError>("the model has an adapter '" + name + "' already", "loading another into it would overwrite its weights",
+                       "choose another name, delete_adapter() it first, or set LoadAdapterOptions::replace");
+  const std::vector<unsigned> selected = selected_of(model);
+  const unsigned id = next_id(model);
+  // a name that no adapter can have, until the old one may go
+  const std::string working_name = old ? name + "\n" : name;
+  InjectReport injected = inject(model, config, working_name,
+                                 {.low_cpu_mem_usage = options.low_cpu_mem_usage, .activate = false, .file = &weights});
+  PendingInjection pending(model, id, selected);
+  const auto record = need_record(model, working_name);
+  LoadReport report = load_adapter_state(model, weights, working_name,
+                                         {.low_cpu_mem_usage = options.low_cpu_mem_usage, .strict = options.strict,
+                                          .ignore_mismatched_sizes = options.ignore_mismatched_sizes});
+  if (options.low_cpu_mem_usage) initialise_missing(model, id);
+  pending.keep();
+  if (old) remove_everywhere(model, *old);
+  record->name = name;
+  if (options.activate) select_everywhere(model, {id});
+
+  for (const std::string& target : injected.unmatched_targets)
+    warnings.push_back("the target '" + target + "' matches no module of this model");
+  warnings.insert(warnings.end(), injected.warnings.begin(), injected.warnings.end());
+  report.warnings.insert(report.warnings.begin(), warnings.begin(), warnings.end());
+  return report;
+}
+
+inline std::filesystem::path save_pretrained(const ModelSites& model, const std::filesystem::path& dir, std::string_view name) {
+  const auto record = need_record(model, name);
+  const std::filesystem::path folder = name == "default" ? dir : dir / std::filesystem::path(std::string(name));
+  StateDict prefixed;
+  for (const auto& [key, view] : adapter_state_dict(model, name)) {
+    if (view.device() == Device::meta)
+      fail<MetaError>("'" + key + "' of adapter '" + record->name + "' has no values to save", "it is on the meta device",
+                      "load or initialise the adapter first");
+    prefixed.insert(std::string(peft_prefix) + key, view);
+  }
+  const std::string config = config_text(record->config);
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error)
+    fail<FileError>("the folder '" + folder.string() + "' cannot be made", error.message(), "choose a folder that can be written to");
+  // both are complete on disk before either has its name
+  AtomicFile config_out(folder / config_file);
+  config_out.write(config.data(), config.size());
+  safetensors::save_file(prefixed, folder / weights_file, {{"format", "pt"}});
+  config_out.commit();
+  return folder;
+}
+}  // namespace detail
+
+/// Saves an adapter as PEFT does: `dir` for "default", `dir/name` otherwise, the folder being returned. Files
+/// appear whole or not at all.
+/// @throws AdapterError for an unknown adapter, MetaError for one without values, FileError when the disk refuses.
+template <class M>
+std::filesystem::path save_pretrained(const M& model, const std::filesystem::path& dir, std::string_view adapter_name = "default") {
+  return detail::save_pretrained(sites_of(model), dir, adapter_name);
+}
+
+/// Injects and loads the adapter of a PEFT directory. Nothing has changed when it throws.
+/// @throws FileError for files that cannot be read, and what injection and loading throw.
+template <class M>
+LoadReport load_adapter(M& model, const std::filesystem::path& dir, std::string adapter_name = "default",
+                        const LoadAdapterOptions& options = {}) {
+  return detail::load_adapter(sites_of(model), dir, adapter_name, options);
+}
+
+/// The tensors of a PEFT directory under the keys of the file: views of a mapping of it.
+/// @throws FileError
+[[nodiscard]] inline StateDict load_peft_weights(const std::filesystem::path& dir) { return detail::read_weights(dir, true); }
+
+}  // namespace graft
