@@ -100,7 +100,7 @@ class WrapperText {
     return modules([&](const SiteEntry& entry) {
       const ParameterData* matrix = find(entry, name);
       if (!matrix) return std::string();
-      return layer_like(matrix->shape(), name == "lora_A", find(entry, name, ".bias") != matrix);
+      return layer_like(matrix->shape(), name == "lora_A", find(entry, name, ".bias") != nullptr);
     });
   }
 
