@@ -2,11 +2,17 @@
 
 /// Everything but files, training, serving and regular expressions: describe, inject, run, switch, state dicts.
 
+// the visitor first: the compiler's errors about a description then name no other file
+#include "modules/describe.hpp"
+#include "modules/visit.hpp"
+#include "modules/paths.hpp"
+
 #include "adapters/adapted.hpp"
 #include "core/error.hpp"
 #include "core/version.hpp"
 #include "injection/control.hpp"
 #include "injection/inject.hpp"
+#include "modules/activations.hpp"
 #include "modules/attention.hpp"
 #include "modules/conv.hpp"
 #include "modules/embedding.hpp"
@@ -14,10 +20,8 @@
 #include "modules/linear.hpp"
 #include "modules/norm.hpp"
 #include "modules/ops.hpp"
-#include "modules/paths.hpp"
 #include "modules/pool.hpp"
 #include "modules/reflection.hpp"
-#include "modules/visit.hpp"
 #include "state_dict/collect.hpp"
 #include "state_dict/load.hpp"
 #include "state_dict/repr.hpp"

@@ -29,7 +29,8 @@ class RegexScan {
     for (char c : pattern_)
       if (c < ' ' || c > '~') return "it has characters that are not printable ASCII";
     while (!problem_ && at_ < pattern_.size()) item();
-    if (!problem_ && expansion_ * pattern_.size() > largest_expansion) return "its counted repetitions grow too large";
+    if (!problem_ && expansion_ * pattern_.size() > largest_expansion)
+      return "its counted repetitions grow too large";
     return problem_;
   }
   /// Whether it asks what kind of character something is: a question that is answered for ASCII alone.
@@ -48,16 +49,39 @@ class RegexScan {
   void item() {
     const char c = pattern_[at_++];
     switch (c) {
-      case '\\': escape(false); break;
-      case '[': character_class(); break;
-      case '(': group(); break;
-      case '*': case '+': case '?': quantifier(); break;
-      case '{': counted(); break;
-      case '}': case ']': refuse(std::string("it has a '") + c + "' that closes nothing; write \\" + c); break;
-      case '^': anchor(); break;
-      case '|': case '$': can_repeat_ = false; break;
-      case ')': end_group(); break;
-      default: can_repeat_ = true;
+      case '\\':
+        escape(false);
+        break;
+      case '[':
+        character_class();
+        break;
+      case '(':
+        group();
+        break;
+      case '*':
+      case '+':
+      case '?':
+        quantifier();
+        break;
+      case '{':
+        counted();
+        break;
+      case '}':
+      case ']':
+        refuse(std::string("it has a '") + c + "' that closes nothing; write \\" + c);
+        break;
+      case '^':
+        anchor();
+        break;
+      case '|':
+      case '$':
+        can_repeat_ = false;
+        break;
+      case ')':
+        end_group();
+        break;
+      default:
+        can_repeat_ = true;
     }
   }
   void group() {
@@ -65,7 +89,8 @@ class RegexScan {
     if (peek() == '?') {
       is_lookahead = peek(1) == '=' || peek(1) == '!';
       if (!is_lookahead && peek(1) != ':')
-        return refuse("'(?" + std::string(1, peek(1)) + "' is not understood here: of Python's extensions there are "
+        return refuse("'(?" + std::string(1, peek(1)) +
+                      "' is not understood here: of Python's extensions there are "
                       "(?:…), (?=…) and (?!…)");
       at_ += 2;
     }
@@ -95,7 +120,8 @@ class RegexScan {
     bool is_valid = is_digit(peek());
     const auto number = [&] {
       std::size_t value = 0;
-      for (; is_digit(peek()); ++at_) value = value > longest_pattern ? value : value * 10 + std::size_t(peek() - '0');
+      for (; is_digit(peek()); ++at_)
+        value = value > longest_pattern ? value : value * 10 + std::size_t(peek() - '0');
       largest = value > largest ? value : largest;
     };
     number();
@@ -115,7 +141,9 @@ class RegexScan {
     const char c = peek();
     ++at_;
     can_repeat_ = true;
-    const auto is_one_of = [c](std::string_view letters) { return letters.find(c) != std::string_view::npos; };
+    const auto is_one_of = [c](std::string_view letters) {
+      return letters.find(c) != std::string_view::npos;
+    };
     if (c == '\0') {
       refuse("it ends with a backslash");
     } else if (is_one_of("dDsSwW")) {
@@ -126,7 +154,8 @@ class RegexScan {
     } else if (is_one_of("nrtfv") || !(is_letter(c) || is_digit(c) || c == '_')) {
       return true;
     } else if (is_one_of("AZ") && !in_class) {
-      refuse("'\\" + std::string(1, c) + "' is not understood here; leave it out, the whole path must match anyway");
+      refuse("'\\" + std::string(1, c) +
+             "' is not understood here; leave it out, the whole path must match anyway");
     } else {
       refuse("the escape '\\" + std::string(1, c) + "' means something else in Python, or nothing");
     }
@@ -189,7 +218,8 @@ inline bool regex_full_match(const void* compiled, std::string_view subject) {
   for (char c : subject)
     if ((c & 0xc0) != 0x80) characters += c & 0x80 ? '\xff' : c;
   if (has_character_kinds && characters.find('\xff') != std::string::npos)
-    refuse_regex(pattern, "of '" + std::string(subject) + "', which is not ASCII, it asks what is a letter or a digit");
+    refuse_regex(pattern, "of '" + std::string(subject) +
+                              "', which is not ASCII, it asks what is a letter or a digit");
   return std::regex_match(characters, regex);
 }
 
@@ -200,10 +230,12 @@ inline bool regex_full_match(const void* compiled, std::string_view subject) {
 /// @throws ConfigError that says what about the pattern is not understood.
 [[nodiscard]] inline Regex regex(std::string pattern) {
   detail::RegexScan scan(pattern);
-  if (const std::optional<std::string> complaint = scan.complaint()) detail::refuse_regex(pattern, *complaint);
+  if (const std::optional<std::string> complaint = scan.complaint())
+    detail::refuse_regex(pattern, *complaint);
   auto flags = std::regex::ECMAScript | std::regex::nosubs;
 #if defined(__GLIBCXX__)
-  flags |= std::regex_constants::__polynomial;  // no backtracking: neither the stack nor the time can run away
+  flags |=
+      std::regex_constants::__polynomial;  // no backtracking: neither the stack nor the time can run away
 #endif
   const auto compiled = std::make_shared<detail::CompiledRegex>();
   compiled->pattern = pattern;

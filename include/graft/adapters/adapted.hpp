@@ -110,6 +110,32 @@ template <class L>
 using Adaptable = Adapted<L, Lora, AdaLora, Ia3>;
 
 template <class L, class... As>
-inline constexpr bool enable_site<Adapted<L, As...>> = sizeof...(As) != 0;
+inline constexpr bool enable_site<Adapted<L, As...>> = sizeof...(As) != 0 && detail::has_layer_traits<L>;
+
+/// With an empty list it is exactly the layer, to the visitor too.
+template <class L>
+  requires detail::has_layer_traits<L>
+struct layer_traits<Adapted<L>> {
+  using Layer = Adapted<L>;
+  using scalar = typename detail::traits_of<L>::scalar;
+  static constexpr LayerKind kind = detail::traits_of<L>::kind;
+  static constexpr bool transposed = detail::is_transposed<L>;
+  static Index in_features(const Layer& layer) { return detail::facts_of(layer.base_layer()).in; }
+  static Index out_features(const Layer& layer) { return detail::facts_of(layer.base_layer()).out; }
+  static Index num_embeddings(const Layer& layer) { return in_features(layer); }
+  static Index embedding_dim(const Layer& layer) { return out_features(layer); }
+  static ConvShape conv_shape(const Layer& layer) { return detail::facts_of(layer.base_layer()).conv; }
+  static bool has_bias(const Layer& layer) { return detail::facts_of(layer.base_layer()).has_bias; }
+  static decltype(auto) weight(auto& layer)
+    requires detail::has_weight<L>
+  {
+    return detail::traits_of<L>::weight(layer.base_layer());
+  }
+  static decltype(auto) bias(auto& layer)
+    requires detail::has_bias_access<L>
+  {
+    return detail::traits_of<L>::bias(layer.base_layer());
+  }
+};
 
 }  // namespace graft

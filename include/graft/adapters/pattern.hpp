@@ -30,8 +30,10 @@ inline constinit MakeRegex make_regex = nullptr;
 }
 
 namespace detail {
-/// @throws ConfigError for a pattern that needs graft/regex.hpp where that is not included, or that it refuses.
-[[nodiscard]] inline std::optional<Regex> compile_unless_plain(const std::string& pattern, const char* before) {
+/// @throws ConfigError for a pattern that needs graft/regex.hpp where that is not included, or that it
+/// refuses.
+[[nodiscard]] inline std::optional<Regex> compile_unless_plain(const std::string& pattern,
+                                                               const char* before) {
   if (is_plain_pattern(pattern)) return std::nullopt;
   if (!make_regex)
     fail<ConfigError>("the pattern '" + pattern + "' needs regular expressions",
@@ -42,10 +44,12 @@ namespace detail {
 }  // namespace detail
 
 /// A key of `rank_pattern` or `alpha_pattern`: it matches whole components at the end of a module path. In a
-/// plain pattern a dot is a dot; any other is a regular expression, which PEFT anchors as `(.*\.)?(pattern)$`.
+/// plain pattern a dot is a dot; any other is a regular expression, which PEFT anchors as
+/// `(.*\.)?(pattern)$`.
 class ModulePattern {
  public:
-  /// @throws ConfigError for a pattern that needs graft/regex.hpp where that is not included, or that it refuses.
+  /// @throws ConfigError for a pattern that needs graft/regex.hpp where that is not included, or that it
+  /// refuses.
   ModulePattern(std::string text)
       : text_(std::move(text)), regex_(detail::compile_unless_plain(text_, "(?:.*\\.)?")) {}
   ModulePattern(const char* text) : ModulePattern(std::string(text)) {}
@@ -68,7 +72,9 @@ class LayersPattern {
   LayersPattern(const char* text) : LayersPattern(std::string(text)) {}
 
   [[nodiscard]] const std::string& text() const { return text_; }
-  [[nodiscard]] bool matches(std::string_view name) const { return regex_ ? regex_->matches(name) : name == text_; }
+  [[nodiscard]] bool matches(std::string_view name) const {
+    return regex_ ? regex_->matches(name) : name == text_;
+  }
 
  private:
   std::string text_;
@@ -88,12 +94,13 @@ struct LayerIndex {
   friend bool operator==(const LayerIndex&, const LayerIndex&) = default;
 };
 
-/// What `layers_to_transform` is compared with. With patterns: the number that stands directly behind the first
-/// place where one of them matches, the patterns tried in order; a regular expression takes as much of the path
-/// as it can, dots included, as in PEFT. Without: the first number behind two components or more, as in PEFT;
-/// failing that, the one behind a container at the top level ("layers.3.q"). Nothing when there is none.
-[[nodiscard]] inline std::optional<LayerIndex> layer_index(std::string_view path,
-                                                           const std::vector<LayersPattern>& layers_patterns) {
+/// What `layers_to_transform` is compared with. With patterns: the number that stands directly behind the
+/// first place where one of them matches, the patterns tried in order; a regular expression takes as much of
+/// the path as it can, dots included, as in PEFT. Without: the first number behind two components or more, as
+/// in PEFT; failing that, the one behind a container at the top level ("layers.3.q"). Nothing when there is
+/// none.
+[[nodiscard]] inline std::optional<LayerIndex> layer_index(
+    std::string_view path, const std::vector<LayersPattern>& layers_patterns) {
   struct Number {
     std::size_t begin, component;
     int value;

@@ -36,8 +36,12 @@ struct SiteDoor {
       auto y = tensor.make();
       SiteForward<L>(layer, table, batch.view()).run(tensor.input(), tensor.rows_of_result(y));
       return y;
+    } else if constexpr (kind == LayerKind::linear && TensorLike<X> && !MatrixLike<X>) {
+      auto y = tensor_traits<X>::make(with_features(tensor_traits<X>::shape(x), out_features()));
+      forward_into(x, batch, y);
+      return y;
     } else {
-      Matrix<T> y(batch.rows(), facts_of(layer).out);
+      Matrix<T> y(batch.rows(), out_features());
       forward_into(x, batch, y);
       return y;
     }
@@ -46,7 +50,7 @@ struct SiteDoor {
   template <class X, class Y>
   void forward_into(const X& x, const Batch& batch, Y&& y) const {
     with_input(x, batch, [&](const SiteInput<T>& input) {
-      with_output(batch, y, [&](Out<T> to) {
+      with_output(batch, width_of_result(input), y, [&](Out<T> to) {
         const BatchView view = batch.view();
         SiteForward<L>(layer, table, view).run(input, to);
       });
@@ -56,7 +60,7 @@ struct SiteDoor {
   template <class X, class Y>
   void update(const Batch& batch, const X& x, Y&& y) const {
     with_input(x, batch, [&](const SiteInput<T>& input) {
-      with_output(batch, y, [&](Out<T> to) {
+      with_output(batch, width_of_result(input), y, [&](Out<T> to) {
         const BatchView view = batch.view();
         SiteForward<L>(layer, table, view).update(input, to);
       });
@@ -86,27 +90,20 @@ struct SiteDoor {
 
   template <class X>
   auto forward_features_last(const X& x) const {
-    using traits = tensor_traits<X>;
-    Shape shape = traits::shape(x);
-    check_features(shape.back());
-    const Index features = shape.back(), rows = features ? shape.size() / features : 0;
-    const In<T> view = in<T>(traits::data(x), rows, features);
-    shape[shape.rank() - 1] = traits_of<L>::out_features(layer);
-    auto y = traits::make(shape);
-    run_plain({.rows = view}, rows, out<T>(tensor_traits<decltype(y)>::data(y), rows, shape.back()));
+    static_assert(std::same_as<typename tensor_traits<X>::scalar, T>,
+                  "graft: this site's activations have another scalar: double for a double weight, else float");
+    const In<T> view = features_last(x);
+    const Index features = traits_of<L>::out_features(layer);
+    auto y = tensor_traits<X>::make(with_features(tensor_traits<X>::shape(x), features));
+    run_plain({.rows = view}, view.rows(), out<T>(tensor_traits<decltype(y)>::data(y), view.rows(), features));
     return y;
   }
 
   template <class X>
   auto forward_ids(const X& ids) const {
     static_assert(IdsLike<X>, "graft: an embedding takes token ids: a vector or span of integers, an integer matrix or graft::Tokens");
-    if (is_idle())
-      if constexpr (CallableLayer<L, X>) return Matrix<T>(call_layer(layer, ids));
-    std::vector<std::int64_t> storage;
-    const Ids all = ids_of(ids, storage);
-    Matrix<T> y(all.size(), traits_of<L>::embedding_dim(layer));
-    run_plain({.ids = all}, all.size(), out(y));
-    return y;
+    return embed<T>(ids, traits_of<L>::embedding_dim(layer),
+                    [&](const Ids& all, Out<T> y) { run_plain({.ids = all}, all.size(), y); });
   }
 
   template <class X>
@@ -173,6 +170,11 @@ struct SiteDoor {
       const ConvTensor<X> tensor(layer, x);
       check_rows(batch, tensor.rows());
       f(tensor.input());
+    } else if constexpr (TensorLike<X> && !MatrixLike<X>) {
+      const In<T> rows = features_last(x);
+      check_rows(batch, rows.rows());
+      check_features(rows.cols());
+      f(SiteInput<T>{.rows = rows});
     } else {
       const MatrixRef<T> held(x);
       check_rows(batch, held.rows());
@@ -181,20 +183,32 @@ struct SiteDoor {
     }
   }
 
+  [[nodiscard]] Index out_features() const {
+    if constexpr (kind == LayerKind::linear) return traits_of<L>::out_features(layer);
+    else return facts_of(layer).out;
+  }
+  [[nodiscard]] Index width_of_result(const SiteInput<T>& x) const {
+    if constexpr (kind == LayerKind::conv) return conv_row_shape(facts_of(layer).conv, x.row_shape).size();
+    else return out_features();
+  }
+  static void check_result(const Shape& y, const Shape& want) {
+    if (y != want)
+      fail<ShapeError>("a result of " + to_string(y) + " for " + to_string(want),
+                       "the site writes one row for every row of the batch", "resize y before the call");
+  }
+
   /// Calls f(view of y); a column-major y is filled through a copy.
   template <class Y, class F>
-  void with_output(const Batch& batch, Y&& y, F f) const {
+  void with_output(const Batch& batch, Index width, Y&& y, F f) const {
     using Plain = std::remove_cvref_t<Y>;
+    const Shape want{batch.rows(), width};
     if constexpr (TensorLike<Plain> && !MatrixLike<Plain>) {
       const Shape shape = tensor_traits<Plain>::shape(y);
-      check_rows(batch, shape[0]);
-      f(out<T>(const_cast<T*>(tensor_traits<Plain>::data(y)), shape[0], shape.tail().size()));
+      const Index cols = kind == LayerKind::conv || shape.rank() == 0 ? shape.tail().size() : shape.back();
+      check_result({cols ? shape.size() / cols : batch.rows(), cols}, want);
+      f(out<T>(const_cast<T*>(tensor_traits<Plain>::data(y)), want[0], width));
     } else {
-      const Index features = facts_of(layer).out;
-      if (y.rows() != batch.rows() || (kind != LayerKind::conv && y.cols() != features))
-        fail<ShapeError>("a result of " + to_string(Shape{y.rows(), y.cols()}) + " for " +
-                             to_string(Shape{batch.rows(), features}),
-                         "the site writes one row for every row of the batch", "resize y before the call");
+      check_result({y.rows(), y.cols()}, want);
       if constexpr (Plain::IsRowMajor || Plain::IsVectorAtCompileTime) {
         f(out<T>(y.data(), y.rows(), y.cols(), y.outerStride()));
       } else {

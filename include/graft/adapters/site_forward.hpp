@@ -94,6 +94,7 @@ class SiteForward {
     for_each_selected(segment, [&](const SiteEntry& entry, double) {
       any_selected_ = true;
       copies += entry.copy != nullptr;
+      if (entry.bias && entry.bias->is_meta()) adapter_is_meta(*entry.record, table_->path);
       if (!entry.state) return;
       if (entry.state->is_meta()) adapter_is_meta(*entry.record, table_->path);
       any_before_ |= state_of(entry).acts_before();

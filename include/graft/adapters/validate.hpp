@@ -52,7 +52,8 @@ inline void refuse_extra_fields(const ExtraFields& extra) {
                           "use an adapter without it, or set it to its default where it has no effect");
 }
 
-[[noreturn]] inline void refuse_field(std::string_view field, std::string problem, std::string why, std::string fix) {
+[[noreturn]] inline void refuse_field(std::string_view field, std::string problem, std::string why,
+                                      std::string fix) {
   fail<ConfigError>("'" + std::string(field) + "' " + std::move(problem), std::move(why), std::move(fix));
 }
 
@@ -71,7 +72,8 @@ inline void check_bias(Bias bias) {
 
 inline void check_numbers(double lora_alpha, double lora_dropout) {
   if (!std::isfinite(lora_alpha))
-    refuse_field("lora_alpha", "is " + std::to_string(lora_alpha), "it is a factor of every update", "use a finite number");
+    refuse_field("lora_alpha", "is " + std::to_string(lora_alpha), "it is a factor of every update",
+                 "use a finite number");
   if (!(lora_dropout <= 1))
     refuse_field("lora_dropout", "is " + std::to_string(lora_dropout), "it is a probability",
                  "use a number from 0 to 1; 0 and less mean no dropout");
@@ -96,7 +98,8 @@ inline void check_layers(const TargetModules& targets, const std::vector<int>& l
 [[nodiscard]] inline bool is_iterated_pissa(std::string_view scheme) {
   constexpr std::string_view prefix = "pissa_niter_";
   return scheme.size() > prefix.size() && scheme.starts_with(prefix) &&
-         std::all_of(scheme.begin() + prefix.size(), scheme.end(), [](char c) { return c >= '0' && c <= '9'; });
+         std::all_of(scheme.begin() + prefix.size(), scheme.end(),
+                     [](char c) { return c >= '0' && c <= '9'; });
 }
 
 inline void check_initialisation(const LoraConfig& config) {
@@ -106,19 +109,23 @@ inline void check_initialisation(const LoraConfig& config) {
                  "the schemes know no bias; PEFT refuses it too", "use init_lora_weights true or false");
   if (init.is_bool()) return;
   std::string lower = init.scheme();
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 32) : c; });
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 32) : c; });
   if (lower == "gaussian") return;
   const std::string& scheme = init.scheme();
   const std::string problem = "is \"" + scheme + "\"";
   if (scheme == "pissa" || is_iterated_pissa(scheme) || scheme == "orthogonal" || lower == "olora")
-    refuse_field("init_lora_weights", problem,
-                 "it factorises matrices, which is graft/factorise.hpp's work; this version does not have it yet",
-                 "use true or \"gaussian\"; of a trained adapter save the converted weights from PEFT "
-                 "(path_initial_model_for_weight_conversion)");
+    refuse_field(
+        "init_lora_weights", problem,
+        "it factorises matrices, which is graft/factorise.hpp's work; this version does not have it yet",
+        "use true or \"gaussian\"; of a trained adapter save the converted weights from PEFT "
+        "(path_initial_model_for_weight_conversion)");
   constexpr std::array foreign{"eva", "corda", "loftq", "lora_ga", "mica"};
   if (std::find(foreign.begin(), foreign.end(), scheme) != foreign.end() || lower == "mica")
-    refuse_field("init_lora_weights", problem, "graft does not have this initialisation: it needs data, gradients or "
-                 "a quantised base", "use true or \"gaussian\", or initialise in PEFT and load the adapter converted");
+    refuse_field("init_lora_weights", problem,
+                 "graft does not have this initialisation: it needs data, gradients or "
+                 "a quantised base",
+                 "use true or \"gaussian\", or initialise in PEFT and load the adapter converted");
   refuse_field("init_lora_weights", problem, "no initialisation has that name",
                "use true, false or \"gaussian\"; names are lower case");
 }
@@ -133,14 +140,15 @@ inline void LoraConfig::validate() const {
   detail::check_layers(target_modules, layers_to_transform, layers_pattern);
   for (const auto& [pattern, rank] : rank_pattern)
     if (rank <= 0)
-      refuse_field("rank_pattern", "gives '" + pattern + "' the rank " + std::to_string(rank), "a rank is at least 1",
-                   "use a positive number, or exclude the module by exclude_modules");
+      refuse_field("rank_pattern", "gives '" + pattern + "' the rank " + std::to_string(rank),
+                   "a rank is at least 1", "use a positive number, or exclude the module by exclude_modules");
   for (const auto& [pattern, alpha] : alpha_pattern)
     if (!std::isfinite(alpha))
       refuse_field("alpha_pattern", "gives '" + pattern + "' the alpha " + std::to_string(alpha),
                    "it is a factor of the update", "use a finite number");
   if (lora_bias && use_dora)
-    refuse_field("lora_bias", "cannot go with use_dora", "DoRA knows no bias; PEFT refuses it too", "use one of them");
+    refuse_field("lora_bias", "cannot go with use_dora", "DoRA knows no bias; PEFT refuses it too",
+                 "use one of them");
   detail::check_initialisation(*this);
   detail::refuse_for_now(use_dora, "use_dora", "DoRA");
   detail::refuse_for_now(!trainable_token_indices.empty(), "trainable_token_indices", "trained tokens");
@@ -151,10 +159,12 @@ inline void LoraConfig::validate() const {
 
 inline void AdaLoraConfig::validate() const {
   using detail::refuse_field;
-  const auto require = [](bool is_right, std::string_view field, auto value, std::string why, std::string fix) {
+  const auto require = [](bool is_right, std::string_view field, auto value, std::string why,
+                          std::string fix) {
     if (!is_right) refuse_field(field, "is " + std::to_string(value), std::move(why), std::move(fix));
   };
-  require(init_r >= 0, "init_r", init_r, "a rank is not negative", "use 1 or more; 0 means an adapter without effect");
+  require(init_r >= 0, "init_r", init_r, "a rank is not negative",
+          "use 1 or more; 0 means an adapter without effect");
   detail::check_numbers(lora_alpha, lora_dropout);
   detail::check_bias(bias);
   detail::check_layers(target_modules, layers_to_transform, layers_pattern);
@@ -169,15 +179,18 @@ inline void AdaLoraConfig::validate() const {
           "it is the weight of a penalty", "use 0 or more");
   const bool has_schedule = total_step > 0;
   if (has_schedule && tinit >= total_step - tfinal)
-    refuse_field("tinit", "is " + std::to_string(tinit) + ", which leaves no step to reduce ranks in",
-                 "the budget falls between tinit and total_step - tfinal = " + std::to_string(total_step - tfinal),
-                 "lower tinit or tfinal, or raise total_step");
+    refuse_field(
+        "tinit", "is " + std::to_string(tinit) + ", which leaves no step to reduce ranks in",
+        "the budget falls between tinit and total_step - tfinal = " + std::to_string(total_step - tfinal),
+        "lower tinit or tfinal, or raise total_step");
   if (has_schedule && !inference_mode) {
     require(tinit >= 0, "tinit", tinit, "it is a number of steps", "use 0 or more");
     require(tfinal >= 0, "tfinal", tfinal, "it is a number of steps", "use 0 or more");
     require(deltaT > 0, "deltaT", deltaT, "ranks are chosen anew every deltaT steps", "use 1 or more");
-    require(beta1 > 0 && beta1 < 1, "beta1", beta1, "it smooths a running mean", "use a number between 0 and 1");
-    require(beta2 > 0 && beta2 < 1, "beta2", beta2, "it smooths a running mean", "use a number between 0 and 1");
+    require(beta1 > 0 && beta1 < 1, "beta1", beta1, "it smooths a running mean",
+            "use a number between 0 and 1");
+    require(beta2 > 0 && beta2 < 1, "beta2", beta2, "it smooths a running mean",
+            "use a number between 0 and 1");
     require(target_r >= 0 && target_r < init_r, "target_r", target_r,
             "ranks fall from init_r = " + std::to_string(init_r) + " to target_r on average",
             "use a target_r below init_r, or LoRA where ranks should stay");
@@ -194,9 +207,10 @@ inline void Ia3Config::validate() const {
     for (const std::string& name : feedforward_modules.names()) {
       const std::vector<std::string>& targets = target_modules.names();
       if (std::find(targets.begin(), targets.end(), name) == targets.end())
-        detail::refuse_field("feedforward_modules", "names '" + name + "', which target_modules does not",
-                             "only a module that is adapted can be a feed-forward one; entries are compared literally",
-                             "add '" + name + "' to target_modules");
+        detail::refuse_field(
+            "feedforward_modules", "names '" + name + "', which target_modules does not",
+            "only a module that is adapted can be a feed-forward one; entries are compared literally",
+            "add '" + name + "' to target_modules");
     }
   detail::refuse_extra_fields(extra);
 }

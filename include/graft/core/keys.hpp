@@ -20,16 +20,18 @@ inline constexpr std::string_view peft_prefix = "base_model.model.";
   return key.starts_with(peft_prefix) ? key.substr(peft_prefix.size()) : key;
 }
 
-/// The module that an adapter's parameter belongs to: what stands before the last `.lora_` or `.ia3_`. Empty when
-/// the key names no such parameter.
+/// The module that an adapter's parameter belongs to: what stands before the last component that names one.
+/// Empty when none does, or when it is the first.
 [[nodiscard]] constexpr std::string_view adapted_module_of(std::string_view key) {
+  constexpr std::string_view names[] = {"lora_A",           "lora_B", "lora_E", "lora_embedding_A", "lora_embedding_B",
+                                        "lora_magnitude_vector", "ia3_l"};
   key = strip_peft_prefix(key);
-  std::size_t at = key.npos;
-  for (const std::string_view mark : {".lora_", ".ia3_"}) {
-    const std::size_t found = key.rfind(mark);
-    if (found != key.npos && (at == key.npos || found > at)) at = found;
+  for (std::size_t dot = key.rfind('.'); dot != key.npos; dot = dot == 0 ? key.npos : key.rfind('.', dot - 1)) {
+    const std::string_view rest = key.substr(dot + 1), component = rest.substr(0, rest.find('.'));
+    for (const std::string_view name : names)
+      if (component == name) return key.substr(0, dot);
   }
-  return at == key.npos ? std::string_view{} : key.substr(0, at);
+  return {};
 }
 
 /// "path.name", or "name" at the root.

@@ -12,8 +12,8 @@
 
 namespace graft {
 
-/// The segments of a dotted path, first to last: `for (std::string_view segment : segments("layers.0.q_proj"))`.
-/// The empty path, which is the model itself, has none.
+/// The segments of a dotted path, first to last, for a range-based loop: "layers", "0" and "q_proj" of
+/// "layers.0.q_proj". The empty path, which is the model itself, has none.
 class Segments {
  public:
   class iterator {
@@ -146,13 +146,16 @@ template <class Range>
   for (const auto& candidate : candidates) {
     const std::string_view whole = candidate;
     const std::string_view end = last_segments(whole, segment_count(name));
-    const std::size_t shortest = end.size() > name.size() ? end.size() - name.size() : name.size() - end.size();
+    const std::size_t shortest =
+        end.size() > name.size() ? end.size() - name.size() : name.size() - end.size();
     if (end.empty() || whole == name || shortest > limit) continue;
     const std::size_t distance = edit_distance(name, end);
     const std::pair answer{distance, distance == 0 ? whole : end};
-    if (distance <= limit && std::find(found.begin(), found.end(), answer) == found.end()) found.push_back(answer);
+    if (distance <= limit && std::find(found.begin(), found.end(), answer) == found.end())
+      found.push_back(answer);
   }
-  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::stable_sort(found.begin(), found.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<std::string> names;
   for (std::size_t i = 0; i < found.size() && i < at_most; ++i) names.emplace_back(found[i].second);
   return names;

@@ -27,7 +27,8 @@ namespace detail {
 
 template <class T>
 [[nodiscard]] consteval std::string_view spelling_of() {
-  // GCC: "... [with T = graft::Linear<float>; std::string_view = ...]", clang: "... [T = graft::Linear<float>]"
+  // GCC: "... [with T = graft::Linear<float>; std::string_view = ...]", clang: "... [T =
+  // graft::Linear<float>]"
   const std::string_view function = __PRETTY_FUNCTION__;
   const std::size_t begin = function.find("T = ") + 4;
   const std::size_t end = function.find("; std::string_view", begin);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <initializer_list>
 #include <memory>
@@ -30,34 +31,30 @@ class Names {
   bool is_given_ = false;
 };
 
-/// Disables a model's adapters for a scope and then restores exactly what was. The model must outlive it and not
-/// be injected into meanwhile.
+/// Disables a model's adapters for a scope and then restores exactly what was, but for what other verbs changed
+/// meanwhile. The model must outlive it and stay where it is.
 class [[nodiscard]] AdapterGuard {
  public:
   explicit AdapterGuard(ModelSites model) : model_(std::move(model)) {
+    const bool was_enabled = detail::is_enabled(model_);
     for (const auto& site : model_.sites) {
       SiteTable* table = site->table();
-      was_enabled_.push_back(table && table->enabled);
+      was_enabled_.push_back(table ? table->enabled : was_enabled);
       if (table) table->enabled = false;
     }
-    for (const auto& record : detail::records_of(model_)) {
-      if (!record->plain_biases_in_place) continue;
-      detail::place_plain_biases(model_, *record, false);
-      replaced_.push_back(record);
-    }
+    detail::place_selected_biases(model_);
   }
   AdapterGuard(AdapterGuard&&) noexcept = default;
   AdapterGuard& operator=(AdapterGuard&&) = delete;
   ~AdapterGuard() {
     for (std::size_t i = 0; i < model_.sites.size(); ++i)
       if (SiteTable* table = model_.sites[i]->table()) table->enabled = was_enabled_[i];
-    for (const auto& record : replaced_) detail::place_plain_biases(model_, *record, true);
+    detail::place_selected_biases(model_);
   }
 
  private:
   ModelSites model_;
   std::vector<bool> was_enabled_;
-  std::vector<std::shared_ptr<AdapterRecord>> replaced_;
 };
 
 namespace detail {
@@ -68,6 +65,12 @@ namespace detail {
     if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
   }
   return ids;
+}
+
+inline void check_factor(double factor, std::string_view name) {
+  if (!std::isfinite(factor))
+    fail<AdapterError>("the strength of adapter '" + std::string(name) + "' would be " + std::to_string(factor),
+                       "it is a factor of what the adapter adds", "use a finite number");
 }
 
 inline void set_requires_grad_of(const ModelSites& model, unsigned id, bool value) {
@@ -153,12 +156,15 @@ void set_requires_grad(M& model, Names names, bool value) {
   for (const unsigned id : ids) detail::set_requires_grad_of(sites, id, value);
 }
 
-/// A factor on the adapter's own scale: not cumulative, 1 restores it. @throws AdapterError for an unknown name.
+/// A factor on the adapter's own scale: not cumulative, 1 restores it.
+/// @throws AdapterError for an unknown name or a factor that is not finite.
 template <class M>
 void set_scale(M& model, std::string_view name, double factor) {
   const ModelSites sites = sites_of(model);
+  const auto record = detail::need_record(sites, name);
+  detail::check_factor(factor, name);
   detail::share_records(sites);
-  detail::need_record(sites, name)->strength = factor;
+  record->strength = factor;
 }
 
 /// Names to numbers, once per request; an adapter of weight 0 is left out. @throws AdapterError for unknown names.
@@ -168,6 +174,7 @@ template <class M>
   std::vector<WeightedAdapter> selection;
   for (const auto& [name, weight] : adapters) {
     const unsigned id = detail::need_record(sites, name)->id;
+    detail::check_factor(weight, name);
     if (weight != 0) selection.push_back({id, weight});
   }
   return AdapterSelection(std::move(selection));

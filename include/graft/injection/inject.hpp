@@ -67,10 +67,11 @@ inline std::vector<std::pair<std::size_t, SiteEntry>> make_entries(const ModelSi
     entry.bias = bias_of(*model.sites[site]);
     if (entry.bias) entry.bias->set_requires_grad(!is_inference(record->config));
   }
+  const auto others = records_of(model);
   for (const std::size_t plain : plan.plain_biases) {
     const BaseTensor& tensor = model.plain[plain];
     record->plain_biases.push_back({tensor.key, ParameterData(tensor.dtype, tensor.shape)});
-    assign(record->plain_biases.back().values, tensor.read(), false);
+    assign(record->plain_biases.back().values, base_values(others, tensor), false);
     record->plain_biases.back().values.set_requires_grad(!is_inference(record->config));
   }
   return entries;
@@ -82,15 +83,17 @@ inline InjectReport inject(const ModelSites& model, const PeftConfig& config, co
   if (old && !options.replace)
     fail<AdapterError>("the model has an adapter '" + name + "' already", "a second injection would throw its weights away",
                        "choose another name, delete_adapter() it first, or set InjectOptions::replace");
-  InjectionPlan plan = Planner(model, config, options, name).make();
+  InjectionPlan plan = Planner(model, config, options, name, old ? old.get() : options.instead_of).make();
 
   const auto record = std::make_shared<AdapterRecord>();
   record->id = next_id(model);
   record->name = name;
   record->config = std::move(plan.config);
   auto entries = make_entries(model, plan, record);
+  const bool enabled = is_enabled(model);
   for (const auto& [site, entry] : entries) {
     SiteTable& table = model.sites[site]->make_table();
+    if (table.entries.empty()) table.enabled = enabled;
     table.entries.reserve(table.entries.size() + 1);
   }
 

@@ -9,6 +9,7 @@
 #include "../adapters/validate.hpp"
 #include "../core/keys.hpp"
 #include "plan_targets.hpp"
+#include "records.hpp"
 #include "report.hpp"
 
 namespace graft {
@@ -32,8 +33,10 @@ namespace detail {
 /// Makes an `InjectionPlan`. Every error of an injection is raised here.
 class Planner {
  public:
-  Planner(const ModelSites& model, const PeftConfig& config, const InjectOptions& options, const std::string& name)
-      : model_(model), options_(options), name_(name) {
+  /// `replaced` is the adapter that will go, or null.
+  Planner(const ModelSites& model, const PeftConfig& config, const InjectOptions& options, const std::string& name,
+          const AdapterRecord* replaced)
+      : model_(model), options_(options), name_(replaced ? replaced->name : name), replaced_(replaced) {
     plan_.config = config;
   }
 
@@ -148,13 +151,11 @@ class Planner {
   template <class C>
   void plan_biases(const C& config, const std::vector<std::size_t>& sites) {
     if (config.bias == Bias::none) return;
-    for (const auto& site : model_.sites)
-      if (const SiteTable* table = site->table())
-        for (const SiteEntry& entry : table->entries)
-          if (entry.bias && entry.record && entry.record->name != name_)
-            fail<AdapterError>("a second adapter with bias != none: '" + entry.record->name + "' trains biases already",
-                               "biases belong to the base, and only one adapter of a model may train them",
-                               "inject it with bias = none, or delete the other one");
+    for (const auto& record : records_of(model_))
+      if (record.get() != replaced_ && trains_biases(record->config))
+        fail<AdapterError>("a second adapter with bias != none: '" + record->name + "' trains biases already",
+                           "biases belong to the base, and only one adapter of a model may train them",
+                           "inject it with bias = none, or delete the other one");
     if (config.bias == Bias::lora_only) {
       for (const std::size_t site : sites)
         if (model_.sites[site]->facts().has_bias) plan_.biases.push_back(site);
@@ -164,12 +165,26 @@ class Planner {
       if (model_.sites[site]->facts().has_bias &&
           std::find(plan_.copied.begin(), plan_.copied.end(), site) == plan_.copied.end())
         plan_.biases.push_back(site);
-    for (std::size_t i = 0; i < model_.plain.size(); ++i)
-      if (last_segment(model_.plain[i].key) == "bias") plan_.plain_biases.push_back(i);
+    for (std::size_t i = 0; i < model_.plain.size(); ++i) {
+      if (last_segment(model_.plain[i].key) != "bias") continue;
+      if (model_.plain[i].read().device() == Device::meta)
+        fail<MetaError>("bias = all, and '" + model_.plain[i].key + "' has no memory yet",
+                        "the trained bias starts from the base's", "load the base model before its adapters");
+      plan_.plain_biases.push_back(i);
+    }
     if (!plan_.plain_biases.empty())
       plan_.report.warnings.push_back(
           "bias = all: the biases of layers without room for adapters stand in the layers while this adapter is active, "
           "for all rows of a batch");
+  }
+
+  [[nodiscard]] static bool trains_biases(const PeftConfig& config) {
+    return std::visit(
+        [](const auto& one) {
+          if constexpr (requires { one.bias; }) return one.bias != Bias::none;
+          else return false;
+        },
+        config);
   }
 
   /// PEFT's rule: the config names the modules that `all_linear` found, and is saved so.
@@ -187,6 +202,7 @@ class Planner {
   const ModelSites& model_;
   const InjectOptions& options_;
   const std::string& name_;
+  const AdapterRecord* replaced_;
   InjectionPlan plan_;
 };
 

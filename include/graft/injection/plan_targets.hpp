@@ -77,6 +77,10 @@ class TargetPlanner {
           "layers_to_transform counts the layers of a container at the top level: PEFT would find no layer number there; "
           "set layers_pattern for a config that Python understands");
     if (plan_.sites.empty()) nothing_matched();
+    for (const std::size_t site : plan_.sites)
+      if (std::find(plan_.copied.begin(), plan_.copied.end(), site) != plan_.copied.end())
+        fail<TargetError>("'" + model_.sites[site]->path() + "' is a target and a module to save",
+                          "a module that is saved whole has no adapter of the same name", "take it out of one of them");
     return std::move(plan_);
   }
 
@@ -104,7 +108,7 @@ class TargetPlanner {
       take(path);
     }
     report_unmatched(is_used);
-    if (fields_.excluded->is_set() && !has_excluded)
+    if ((!fields_.excluded->names().empty() || fields_.excluded->kind() == TargetModules::Kind::regex) && !has_excluded)
       plan_.report.warnings.push_back("exclude_modules excludes nothing: no module of the model matches it");
   }
 
@@ -182,6 +186,11 @@ class TargetPlanner {
           if (std::find(plan_.copied.begin(), plan_.copied.end(), std::size_t(node.site)) == plan_.copied.end())
             plan_.copied.push_back(std::size_t(node.site));
         }
+        for (const BaseTensor& tensor : model_.plain)
+          if (tensor.key.starts_with(path) && tensor.key.size() > path.size() && tensor.key[path.size()] == '.')
+            fail<TargetError>("modules_to_save names '" + std::string(path) + "', whose '" + tensor.key + "' has no room for a copy",
+                              "only layers declared graft::Adaptable<…> can be copied, and a module is saved whole",
+                              "name the layers that can be copied instead");
       }
       if (!is_used) plan_.report.warnings.push_back("modules_to_save has an entry that matches no module: '" + name + "'");
     }
@@ -193,7 +202,9 @@ class TargetPlanner {
     if (!options_.file || !path.ends_with(name)) return false;
     for (const auto& [key, view] : *options_.file) {
       const std::string_view bare = strip_peft_prefix(key);
-      if (bare.starts_with(path) && bare.size() > path.size() && bare[path.size()] == '.') return true;
+      if (!bare.starts_with(path) || bare.size() <= path.size() || bare[path.size()] != '.') continue;
+      // an adapter's own keys, and biases, stand there without a copy too
+      if (adapted_module_of(bare).empty() && last_segment(bare) != "bias") return true;
     }
     return false;
   }

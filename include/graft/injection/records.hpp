@@ -91,6 +91,32 @@ inline void place_plain_biases(const ModelSites& model, AdapterRecord& record, b
   record.plain_biases_in_place = in_place;
 }
 
+/// What a plain tensor of the base holds, or would hold if no adapter's bias stood in it.
+[[nodiscard]] inline TensorView base_values(const std::vector<std::shared_ptr<AdapterRecord>>& records, const BaseTensor& tensor) {
+  for (const auto& record : records)
+    for (const PlainBias& bias : record->plain_biases)
+      if (record->plain_biases_in_place && bias.key == tensor.key) return bias.values.view();
+  return tensor.read();
+}
+
+/// Whether the model's adapters act: not inside of `disable_adapter`.
+[[nodiscard]] inline bool is_enabled(const ModelSites& model) {
+  for (const auto& site : model.sites)
+    if (const SiteTable* table = site->table()) return table->enabled;
+  return true;
+}
+
+/// Puts the plain biases of the active adapters into their layers, none of a disabled model.
+inline void place_selected_biases(const ModelSites& model) {
+  const std::vector<unsigned> ids = is_enabled(model) ? selected_of(model) : std::vector<unsigned>{};
+  const auto is_selected = [&](const auto& record) { return std::find(ids.begin(), ids.end(), record->id) != ids.end(); };
+  const auto records = records_of(model);
+  for (const auto& record : records)  // out before in: two adapters may mean the same layer
+    if (!is_selected(record)) place_plain_biases(model, *record, false);
+  for (const auto& record : records)
+    if (is_selected(record)) place_plain_biases(model, *record, true);
+}
+
 /// Makes these adapters, in this order, the active ones everywhere.
 inline void select_everywhere(const ModelSites& model, const std::vector<unsigned>& ids) {
   share_records(model);
@@ -102,8 +128,7 @@ inline void select_everywhere(const ModelSites& model, const std::vector<unsigne
     for (const unsigned id : ids)
       if (const SiteEntry* entry = table->find(id); entry && entry->record) table->active.push_back(id);
   }
-  for (const auto& record : records_of(model))
-    place_plain_biases(model, *record, std::find(ids.begin(), ids.end(), record->id) != ids.end());
+  place_selected_biases(model);
 }
 
 /// Takes an adapter out of every site; its number stays.

@@ -17,6 +17,7 @@ struct InjectOptions {
   std::uint64_t seed = 0;          ///< of the initial values
   const StateDict* state_dict = nullptr;  ///< targets are the modules that its keys name
   const StateDict* file = nullptr;        ///< the weights that will be loaded: they settle what a config leaves open
+  const AdapterRecord* instead_of = nullptr;  ///< an adapter that the caller takes out once this one is complete
 };
 
 /// A site that a config matched.

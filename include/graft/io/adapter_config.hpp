@@ -22,18 +22,18 @@ namespace graft {
 
 namespace detail {
 
-/// A field's value as text: what is compared, and what is written.
+/// A field's value as text that can be compared.
 inline constexpr PythonJsonOptions one_line{.indent = 0};
 
-/// Whether two patterns of which sorting exchanges the order may match one path with different values, so that
-/// the first that matches would be another.
+/// Whether two patterns of which sorting exchanges the order may match one path with different values, so
+/// that the first that matches would be another.
 template <class V>
 [[nodiscard]] bool order_matters(const PatternMap<V>& map) {
   for (std::size_t later = 0; later < map.size(); ++later)
     for (std::size_t earlier = 0; earlier < later; ++earlier) {
       const std::string &a = map[earlier].first, &b = map[later].first;
-      const bool may_overlap = !is_plain_pattern(a) || !is_plain_pattern(b) || ends_with_segment(a, b) ||
-                               ends_with_segment(b, a);
+      const bool may_overlap =
+          !is_plain_pattern(a) || !is_plain_pattern(b) || ends_with_segment(a, b) || ends_with_segment(b, a);
       if (b < a && map[earlier].second != map[later].second && may_overlap) return true;
     }
   return false;
@@ -46,11 +46,12 @@ template <class V>
 
 /// Reads and warns about what has no member: keeps what differs from PEFT's default.
 template <class Config>
-void read_other_field(Config& config, const std::string& name, const Json& value, std::vector<std::string>& unknown,
-                      std::vector<std::string>& warnings) {
+void read_other_field(Config& config, const std::string& name, const Json& value,
+                      std::vector<std::string>& unknown, std::vector<std::string>& warnings) {
   if (name == "peft_type" || name == "peft_version") return;
   if (name == "runtime_config") {
-    warnings.push_back("the field 'runtime_config' is ignored: it holds for one session and belongs in no file");
+    warnings.push_back(
+        "the field 'runtime_config' is ignored: it holds for one session and belongs in no file");
     return;
   }
   const OtherField* field = find_other_field<Config>(name);
@@ -59,22 +60,26 @@ void read_other_field(Config& config, const std::string& name, const Json& value
   if (!field) unknown.push_back(name);
   if (name == "task_type" && !value.is_string())
     fail<ConfigError>("'task_type' is " + text, "a string or null is needed", "correct the file");
-  constexpr std::array task_types{"SEQ_CLS",   "SEQ_2_SEQ_LM",  "CAUSAL_LM",
+  constexpr std::array task_types{"SEQ_CLS",   "SEQ_2_SEQ_LM", "CAUSAL_LM",
                                   "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"};
   if (name == "task_type" && std::find(task_types.begin(), task_types.end(), value) == task_types.end())
-    warnings.push_back("the task_type " + text + " is none of PEFT 0.21's, which will refuse to load the adapter");
+    warnings.push_back("the task_type " + text +
+                       " is none of PEFT 0.21's, which will refuse to load the adapter");
   constexpr std::array without_effect{"r", "use_rslora", "lora_bias", "alpha_pattern"};
   if (field && std::is_same_v<Config, AdaLoraConfig> &&
       std::find(without_effect.begin(), without_effect.end(), name) != without_effect.end())
-    warnings.push_back("the field '" + name + "' has no effect on AdaLoRA, in PEFT as here; it is kept as it is");
+    warnings.push_back("the field '" + name +
+                       "' has no effect on AdaLoRA, in PEFT as here; it is kept as it is");
   config.extra.emplace_back(name, std::move(text));
 }
 
-inline void warn_of_initialisation(const Json& scheme, const std::string& source, std::vector<std::string>& warnings) {
+inline void warn_of_initialisation(const Json& scheme, const std::string& source,
+                                   std::vector<std::string>& warnings) {
   if (scheme == "loftq")
     fail<ConfigError>("'" + source + "' asks for the LoftQ initialisation of an AdaLoRA adapter",
                       "PEFT refuses that too", "set init_lora_weights to true");
-  warnings.push_back("AdaLoRA knows init_lora_weights true and false alone: " + python_json(scheme) + " means true");
+  warnings.push_back("AdaLoRA knows init_lora_weights true and false alone: " + python_json(scheme) +
+                     " means true");
 }
 
 template <class Config>
@@ -95,21 +100,23 @@ template <class Config>
                         "it must be " + *expected, "correct the file");
     if (std::is_same_v<std::remove_cvref_t<decltype(field)>, Truthy> && value.is_string())
       warn_of_initialisation(value, source, warnings);
-    if (std::string text = python_json(value, one_line); text != python_json(written_value(field), one_line))
-      config.extra.spellings.emplace_back(name, std::move(text));
+    if (python_json(value, one_line) != python_json(written_value(field), one_line))
+      config.extra.spellings.emplace_back(name, python_json(value, {.indent = 0, .sort_keys = false}));
   });
   std::vector<std::string> unknown;
   for (const auto& [name, value] : object.items())
     if (std::find(members.begin(), members.end(), name) == members.end())
       read_other_field(config, name, value, unknown, warnings);
   if (!unknown.empty())
-    warnings.push_back("'" + source + "' has fields that graft does not know, which have no effect and are kept: " +
-                       join(unknown, ", "));
+    warnings.push_back(
+        "'" + source +
+        "' has fields that graft does not know, which have no effect and are kept: " + join(unknown, ", "));
   refuse_extra_fields(config.extra);
   return config;
 }
 
-/// The text of a member in the file: as the file that it came from spelt it, as long as that still says the same.
+/// The text of a member in the file: as the file that it came from spelt it, as long as that still says the
+/// same.
 template <class Config>
 [[nodiscard]] std::string field_text(const Config& config, std::string_view name, const auto& field) {
   const PythonJsonOptions options{.sort_keys = !order_matters(field), .depth = 1};
@@ -135,13 +142,13 @@ template <class Config>
   std::map<std::string, std::string, std::less<>> fields;
   fields["peft_type"] = json_quoted(ConfigFields<Config>::peft_type, true);
   fields["peft_version"] = "\"0.21.2\"";
-  ConfigFields<Config>::members(config, [&](const char* name, auto&& field) {
-    fields[name] = field_text(config, name, field);
-  });
+  ConfigFields<Config>::members(
+      config, [&](const char* name, auto&& field) { fields[name] = field_text(config, name, field); });
   for (const auto& [name, json] : config.extra) {
     if (fields.contains(name))
       fail<ConfigError>("the extra field '" + name + "' stands twice or has a place of its own",
-                        "a config file names each field once", "set the config's member, and remove the extra field");
+                        "a config file names each field once",
+                        "set the config's member, and remove the extra field");
     fields[name] = python_json(parse_json(json, "extra field " + name), {.depth = 1});
   }
   for (const std::span<const OtherField> group : ConfigFields<Config>::others)
@@ -155,11 +162,12 @@ template <class Config>
 
 }  // namespace detail
 
-/// Reads the text of an adapter_config.json. Fields that graft has no member for are kept in `extra`; `source`
-/// names the text in errors; `warnings`, where given, receives what deserves a look.
-/// @throws FileError for a text that is not a JSON object, ConfigError for a field that is wrong, or that stands
-/// for something graft does not do.
-[[nodiscard]] inline PeftConfig parse_config(std::string_view text, std::vector<std::string>* warnings = nullptr,
+/// Reads the text of an adapter_config.json. Fields that graft has no member for are kept in `extra`;
+/// `source` names the text in errors; `warnings`, where given, receives what deserves a look.
+/// @throws FileError for a text that is not a JSON object, ConfigError for a field that is wrong, or that
+/// stands for something graft does not do.
+[[nodiscard]] inline PeftConfig parse_config(std::string_view text,
+                                             std::vector<std::string>* warnings = nullptr,
                                              const std::string& source = "adapter_config.json") {
   const Json object = parse_json(text, source);
   if (!object.is_object())
@@ -187,19 +195,21 @@ template <class Config>
   std::error_code error;
   if (!std::filesystem::exists(path, error)) {
     std::string inner;
-    for (std::filesystem::directory_iterator entry(dir, error), end; !error && entry != end; entry.increment(error))
+    for (std::filesystem::directory_iterator entry(dir, error), end; !error && entry != end;
+         entry.increment(error))
       if (std::filesystem::exists(entry->path() / file_name, error)) inner = entry->path().string();
-    fail<FileError>("'" + dir.string() + "' has no adapter_config.json",
-                    "a PEFT adapter is a directory with that file and adapter_model.safetensors",
-                    inner.empty() ? "check the path" : "name the directory of one adapter, such as '" + inner + "'");
+    fail<FileError>(
+        "'" + dir.string() + "' has no adapter_config.json",
+        "a PEFT adapter is a directory with that file and adapter_model.safetensors",
+        inner.empty() ? "check the path" : "name the directory of one adapter, such as '" + inner + "'");
   }
   const auto file = MappedFile::copy(path);
   const auto bytes = file->bytes();
   return parse_config({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, warnings, path.string());
 }
 
-/// The text of an adapter_config.json, as PEFT 0.21.2's `save_pretrained` writes it: the complete set of fields,
-/// sorted, without a newline at the end. PEFT marks every saved adapter as one for inference.
+/// The text of an adapter_config.json, as PEFT 0.21.2's `save_pretrained` writes it: the complete set of
+/// fields, sorted, without a newline at the end. PEFT marks every saved adapter as one for inference.
 /// @throws ConfigError and FileError for an extra field that has a member, or whose text is no JSON.
 [[nodiscard]] inline std::string config_text(const PeftConfig& config, bool inference_mode = true) {
   return std::visit([&](const auto& one) { return detail::write_config(one, inference_mode); }, config);

@@ -25,8 +25,8 @@
 
 namespace graft {
 
-/// A file that appears under its name whole or not at all: bytes go to a temporary file in the same directory,
-/// `commit()` flushes it to the disk and renames it. Without `commit()` nothing has happened.
+/// A file that appears under its name whole or not at all: bytes go to a temporary file in the same
+/// directory, `commit()` flushes it to the disk and renames it. Without `commit()` nothing has happened.
 class AtomicFile {
  public:
   /// @throws FileError when the directory is missing or may not be written to.

@@ -22,21 +22,28 @@ inline constexpr std::array common_fields{
     OtherField{"task_type", "null"},
 };
 inline constexpr std::array lora_fields{
-    OtherField{"alora_invocation_tokens", "null"}, OtherField{"arrow_config", "null"},
-    OtherField{"corda_config", "null"},            OtherField{"eva_config", "null"},
-    OtherField{"kasa_config", "null"},             OtherField{"layer_replication", "null"},
-    OtherField{"loftq_config", "{}"},              OtherField{"lora_ga_config", "null"},
-    OtherField{"megatron_config", "null"},         OtherField{"megatron_core", "\"megatron.core\""},
-    OtherField{"monteclora_config", "null"},       OtherField{"qalora_group_size", "16"},
-    OtherField{"use_bdlora", "null"},              OtherField{"use_qalora", "false"},
+    OtherField{"alora_invocation_tokens", "null"},
+    OtherField{"arrow_config", "null"},
+    OtherField{"corda_config", "null"},
+    OtherField{"eva_config", "null"},
+    OtherField{"kasa_config", "null"},
+    OtherField{"layer_replication", "null"},
+    OtherField{"loftq_config", "{}"},
+    OtherField{"lora_ga_config", "null"},
+    OtherField{"megatron_config", "null"},
+    OtherField{"megatron_core", "\"megatron.core\""},
+    OtherField{"monteclora_config", "null"},
+    OtherField{"qalora_group_size", "16"},
+    OtherField{"use_bdlora", "null"},
+    OtherField{"use_qalora", "false"},
     OtherField{"velora_config", "null"},
 };
 /// What AdaLoRA's file inherits from LoRA's, and PEFT ignores or graft does not offer.
 inline constexpr std::array inherited_fields{
-    OtherField{"alpha_pattern", "{}"},      OtherField{"ensure_weight_tying", "false"},
-    OtherField{"lora_bias", "false"},       OtherField{"r", "8"},
+    OtherField{"alpha_pattern", "{}"},       OtherField{"ensure_weight_tying", "false"},
+    OtherField{"lora_bias", "false"},        OtherField{"r", "8"},
     OtherField{"target_parameters", "null"}, OtherField{"trainable_token_indices", "null"},
-    OtherField{"use_dora", "false"},        OtherField{"use_rslora", "false"},
+    OtherField{"use_dora", "false"},         OtherField{"use_rslora", "false"},
 };
 
 /// Everything that differs between the three files. `members(config, field)` calls `field(name, value)`.
@@ -74,7 +81,8 @@ struct ConfigFields<LoraConfig> {
 template <>
 struct ConfigFields<AdaLoraConfig> {
   static constexpr std::string_view peft_type = "ADALORA";
-  static constexpr std::array<std::span<const OtherField>, 3> others{common_fields, lora_fields, inherited_fields};
+  static constexpr std::array<std::span<const OtherField>, 3> others{common_fields, lora_fields,
+                                                                     inherited_fields};
   static void members(AdaLoraConfig& c, auto&& field) {
     field("init_r", c.init_r);
     field("target_r", c.target_r);

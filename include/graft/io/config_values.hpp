@@ -29,7 +29,8 @@ using Expected = std::optional<std::string>;
 }
 [[nodiscard]] inline Expected read_value(const Json& json, std::int64_t& value) {
   if (!json.is_number_integer()) return "an integer";
-  if (json.is_number_unsigned() && json.get<std::uint64_t>() > std::uint64_t{INT64_MAX}) return "a smaller integer";
+  if (json.is_number_unsigned() && json.get<std::uint64_t>() > std::uint64_t{INT64_MAX})
+    return "a smaller integer";
   value = json.get<std::int64_t>();
   return std::nullopt;
 }
@@ -52,16 +53,23 @@ using Expected = std::optional<std::string>;
   return std::nullopt;
 }
 [[nodiscard]] inline Expected read_value(const Json& json, Bias& value) {
-  if (json == "none") value = Bias::none;
-  else if (json == "all") value = Bias::all;
-  else if (json == "lora_only") value = Bias::lora_only;
-  else return "\"none\", \"all\" or \"lora_only\"";
+  if (json == "none")
+    value = Bias::none;
+  else if (json == "all")
+    value = Bias::all;
+  else if (json == "lora_only")
+    value = Bias::lora_only;
+  else
+    return "\"none\", \"all\" or \"lora_only\"";
   return std::nullopt;
 }
 [[nodiscard]] inline Expected read_value(const Json& json, InitLoraWeights& value) {
-  if (json.is_boolean()) value = InitLoraWeights(json.get<bool>());
-  else if (json.is_string() && json != "") value = InitLoraWeights(json.get<std::string>());
-  else return "true, false or the name of an initialisation";
+  if (json.is_boolean())
+    value = InitLoraWeights(json.get<bool>());
+  else if (json.is_string() && json != "")
+    value = InitLoraWeights(json.get<std::string>());
+  else
+    return "true, false or the name of an initialisation";
   return std::nullopt;
 }
 /// A list, or null for an empty one.
@@ -119,10 +127,14 @@ template <class V>
 }
 [[nodiscard]] inline Expected read_value(const Json& json, TargetModules& targets) {
   std::vector<std::string> names;
-  if (json.is_null()) targets = TargetModules();
-  else if (json.is_string()) targets = regex(json.get<std::string>());
-  else if (!json.is_array() || read_value(json, names)) return "a list of names, a regular expression or null";
-  else targets = TargetModules(std::move(names));
+  if (json.is_null())
+    targets = TargetModules();
+  else if (json.is_string())
+    targets = regex(json.get<std::string>());
+  else if (!json.is_array() || read_value(json, names))
+    return "a list of names, a regular expression or null";
+  else
+    targets = TargetModules(std::move(names));
   return std::nullopt;
 }
 
@@ -159,7 +171,8 @@ template <class V>
 }
 [[nodiscard]] inline Expected read_value(const Json& json, Targets field) {
   std::string text = json.is_string() ? json.get<std::string>() : std::string();
-  std::transform(text.begin(), text.end(), text.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 32) : c; });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 32) : c; });
   if (text != "all-linear") return read_value(json, field.value);
   field.value = all_linear;
   return std::nullopt;
@@ -248,6 +261,8 @@ template <class V>
 [[nodiscard]] inline Json written_value(Required field) {
   return field.value.is_set() ? written_value(field.value) : Json::array();
 }
-[[nodiscard]] inline Json written_value(NullIfZero field) { return field.value == 0 ? Json() : Json(field.value); }
+[[nodiscard]] inline Json written_value(NullIfZero field) {
+  return field.value == 0 ? Json() : Json(field.value);
+}
 
 }  // namespace graft::detail

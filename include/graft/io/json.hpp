@@ -40,8 +40,8 @@ namespace detail {
   return text;
 }
 
-/// Reads JSON once without keeping it, for what a tree of values would hide or could not bear: keys that stand
-/// twice, integers that do not fit, values nested too deeply.
+/// Reads JSON once without keeping it, for what a tree of values would hide or could not bear: keys that
+/// stand twice, integers that do not fit, values nested too deeply.
 class JsonCheck {
  public:
   static constexpr std::size_t deepest = 64;
@@ -53,7 +53,8 @@ class JsonCheck {
   bool number_integer(std::int64_t) { return true; }
   bool number_unsigned(std::uint64_t) { return true; }
   bool number_float(double value, const std::string& text) {
-    if (text.find_first_of(".eE") == std::string::npos) return complain("the integer " + text + " needs over 64 bits");
+    if (text.find_first_of(".eE") == std::string::npos)
+      return complain("the integer " + text + " needs over 64 bits");
     return std::isfinite(value) || complain("the number " + text + " is too large");
   }
   bool string(const std::string&) { return true; }
@@ -96,7 +97,8 @@ inline void append_python_json(std::string& text, const Json& value, const Pytho
     std::vector<std::pair<std::string_view, const Json*>> members;
     for (const auto& [name, member] : value.items()) members.emplace_back(name, &member);
     if (options.sort_keys)
-      std::sort(members.begin(), members.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+      std::sort(members.begin(), members.end(),
+                [](const auto& a, const auto& b) { return a.first < b.first; });
     text += "{";
     for (std::size_t i = 0; i < members.size(); ++i) {
       if (i) text += separator;
@@ -130,10 +132,13 @@ inline void append_python_json(std::string& text, const Json& value, const Pytho
 /// twice in one object; for numbers that do not fit 64 bits.
 [[nodiscard]] inline Json parse_json(std::string_view text, const std::string& source) {
   detail::JsonCheck check;
-  if (text.find('\0') != std::string_view::npos) check.problem = "it contains a zero byte";
-  else nlohmann::json::sax_parse(text.begin(), text.end(), &check);
+  if (text.find('\0') != std::string_view::npos)
+    check.problem = "it contains a zero byte";
+  else
+    nlohmann::json::sax_parse(text.begin(), text.end(), &check);
   if (!check.problem.empty())
-    fail<FileError>("'" + source + "' is not valid JSON", check.problem, "repair it, or save or download it again");
+    fail<FileError>("'" + source + "' is not valid JSON", check.problem,
+                    "repair it, or save or download it again");
   return Json::parse(text.begin(), text.end(), nullptr, false);
 }
 

@@ -23,7 +23,8 @@ namespace graft::detail {
     point = point << 6 | (byte(at + i) & 0x3fu);
   }
   constexpr char32_t smallest[5] = {0, 0, 0x80, 0x800, 0x10000};
-  if (point < smallest[length] || point > 0x10ffff || (point >= 0xd800 && point < 0xe000)) return std::nullopt;
+  if (point < smallest[length] || point > 0x10ffff || (point >= 0xd800 && point < 0xe000))
+    return std::nullopt;
   at += length;
   return point;
 }
@@ -49,17 +50,34 @@ namespace graft::detail {
     const char32_t point = next_code_point(text, at).value_or(U'\ufffd');
     if (at == begin) ++at;
     switch (point) {
-      case '"': quoted += "\\\""; break;
-      case '\\': quoted += "\\\\"; break;
-      case '\b': quoted += "\\b"; break;
-      case '\f': quoted += "\\f"; break;
-      case '\n': quoted += "\\n"; break;
-      case '\r': quoted += "\\r"; break;
-      case '\t': quoted += "\\t"; break;
+      case '"':
+        quoted += "\\\"";
+        break;
+      case '\\':
+        quoted += "\\\\";
+        break;
+      case '\b':
+        quoted += "\\b";
+        break;
+      case '\f':
+        quoted += "\\f";
+        break;
+      case '\n':
+        quoted += "\\n";
+        break;
+      case '\r':
+        quoted += "\\r";
+        break;
+      case '\t':
+        quoted += "\\t";
+        break;
       default:
-        if (point >= 0x20 && (point < 0x7f || !ascii_only)) quoted.append(text.substr(begin, at - begin));
-        else if (point < 0x10000) quoted += unit(unsigned(point));
-        else quoted += unit(0xd7c0u + unsigned(point >> 10)) + unit(0xdc00u + (unsigned(point) & 0x3ffu));
+        if (point >= 0x20 && (point < 0x7f || !ascii_only))
+          quoted.append(text.substr(begin, at - begin));
+        else if (point < 0x10000)
+          quoted += unit(unsigned(point));
+        else
+          quoted += unit(0xd7c0u + unsigned(point >> 10)) + unit(0xdc00u + (unsigned(point) & 0x3ffu));
     }
   }
   return quoted + '"';

@@ -33,8 +33,10 @@ class MappedFile {
   [[nodiscard]] static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path) {
     std::shared_ptr<MappedFile> file(new MappedFile);
     const std::size_t size = regular_file_size(path);
-    if (GRAFT_HAS_MMAP && size > 0) file->map(path, size);
-    else file->read(path, size);
+    if (GRAFT_HAS_MMAP && size > 0)
+      file->map(path, size);
+    else
+      file->read(path, size);
     return file;
   }
   /// Reads the file into memory of its own, which later changes of the file do not reach.

@@ -116,7 +116,8 @@ inline LoadReport load_adapter(const ModelSites& model, const std::filesystem::p
   // a name that no adapter can have, until the old one may go
   const std::string working_name = old ? name + "\n" : name;
   InjectReport injected = inject(model, config, working_name,
-                                 {.low_cpu_mem_usage = options.low_cpu_mem_usage, .activate = false, .file = &weights});
+                                 {.low_cpu_mem_usage = options.low_cpu_mem_usage, .activate = false, .file = &weights,
+                                  .instead_of = old.get()});
   PendingInjection pending(model, id, selected);
   const auto record = need_record(model, working_name);
   LoadReport report = load_adapter_state(model, weights, working_name,
@@ -137,6 +138,9 @@ inline LoadReport load_adapter(const ModelSites& model, const std::filesystem::p
 
 inline std::filesystem::path save_pretrained(const ModelSites& model, const std::filesystem::path& dir, std::string_view name) {
   const auto record = need_record(model, name);
+  if (name.find_first_of("/\\") != name.npos)
+    fail<AdapterError>("an adapter called '" + record->name + "' cannot be saved", "its name becomes a folder's",
+                       "inject it under a name without slashes");
   const std::filesystem::path folder = name == "default" ? dir : dir / std::filesystem::path(std::string(name));
   StateDict prefixed;
   for (const auto& [key, view] : adapter_state_dict(model, name)) {

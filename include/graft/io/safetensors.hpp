@@ -48,7 +48,8 @@ inline constexpr std::size_t length_bytes = 8;  // the header's length, little-e
 }
 
 /// Checks that the tensors cover the data from its first byte to its last, without holes or overlaps.
-inline void check_entries(const std::vector<Entry>& entries, std::size_t data_bytes, const std::string& source) {
+inline void check_entries(const std::vector<Entry>& entries, std::size_t data_bytes,
+                          const std::string& source) {
   std::size_t next = 0;
   const auto bytes = [](std::size_t count) { return std::to_string(count) + " bytes"; };
   for (const Entry& entry : entries) {
@@ -61,12 +62,13 @@ inline void check_entries(const std::vector<Entry>& entries, std::size_t data_by
     const std::string shape = to_string(std::span(entry.shape)) + " of " + std::string(tag_of(entry.dtype));
     if (!needed) refuse(source, tensor + " has a shape too large to exist, " + shape);
     if (*needed != entry.end - entry.begin)
-      refuse(source, tensor + " has " + bytes(entry.end - entry.begin) + ", but its shape " + shape + " needs " +
-                         bytes(*needed));
+      refuse(source, tensor + " has " + bytes(entry.end - entry.begin) + ", but its shape " + shape +
+                         " needs " + bytes(*needed));
     next = entry.end;
   }
   if (next > data_bytes)
-    refuse(source, "the tensors need " + bytes(next) + ", but only " + bytes(data_bytes) + " follow the header",
+    refuse(source,
+           "the tensors need " + bytes(next) + ", but only " + bytes(data_bytes) + " follow the header",
            "the file is cut short: save or download it again");
   if (next < data_bytes) refuse(source, bytes(data_bytes - next) + " follow the last tensor");
 }
@@ -74,7 +76,8 @@ inline void check_entries(const std::vector<Entry>& entries, std::size_t data_by
 [[nodiscard]] inline StateDict read(std::span<const std::byte> file, const std::shared_ptr<const void>& owner,
                                     const std::string& source, Metadata* metadata) {
   if (file.size() < length_bytes)
-    refuse(source, file.empty() ? "it is empty" : "it has " + std::to_string(file.size()) + " bytes, fewer than eight");
+    refuse(source, file.empty() ? "it is empty"
+                                : "it has " + std::to_string(file.size()) + " bytes, fewer than eight");
   std::uint64_t length = 0;
   for (std::size_t i = 0; i < length_bytes; ++i) length |= std::to_integer<std::uint64_t>(file[i]) << (8 * i);
   if (length > largest_header)
@@ -85,7 +88,8 @@ inline void check_entries(const std::vector<Entry>& entries, std::size_t data_by
                std::to_string(file.size() - length_bytes) + " follow",
            "the file is cut short or no safetensors file: save or download it again");
 
-  Header header = parse_header({reinterpret_cast<const char*>(file.data()) + length_bytes, std::size_t(length)});
+  Header header =
+      parse_header({reinterpret_cast<const char*>(file.data()) + length_bytes, std::size_t(length)});
   if (!header.problem.empty()) refuse(source, "its header is wrong: " + header.problem);
   std::stable_sort(header.entries.begin(), header.entries.end(), [](const Entry& a, const Entry& b) {
     return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
@@ -95,7 +99,8 @@ inline void check_entries(const std::vector<Entry>& entries, std::size_t data_by
 
   StateDict state_dict;
   for (Entry& entry : header.entries)
-    state_dict.insert(std::move(entry.name), {entry.dtype, std::move(entry.shape), data.data() + entry.begin, owner});
+    state_dict.insert(std::move(entry.name),
+                      {entry.dtype, std::move(entry.shape), data.data() + entry.begin, owner});
   if (metadata) *metadata = std::move(header.metadata);
   return state_dict;
 }
@@ -115,7 +120,8 @@ struct Layout {
   std::vector<const StateDict::value_type*> sorted;
   for (const auto& item : state_dict) sorted.push_back(&item);
   std::sort(sorted.begin(), sorted.end(), [&](const auto* a, const auto* b) {
-    return a->second.dtype != b->second.dtype ? rank(a->second.dtype) < rank(b->second.dtype) : a->first < b->first;
+    return a->second.dtype != b->second.dtype ? rank(a->second.dtype) < rank(b->second.dtype)
+                                              : a->first < b->first;
   });
 
   const auto check_text = [](const std::string& text, const char* what) {
@@ -147,42 +153,47 @@ struct Layout {
   if (text.size() > largest_header)
     fail<FileError>("the tensors cannot be written to one safetensors file",
                     "their header would have over 100,000,000 bytes", "split them over several files");
-  for (std::size_t i = 0; i < length_bytes; ++i) layout.header += char(std::uint64_t(text.size()) >> (8 * i) & 0xff);
+  for (std::size_t i = 0; i < length_bytes; ++i)
+    layout.header += char(std::uint64_t(text.size()) >> (8 * i) & 0xff);
   layout.header += text;
   return layout;
 }
 
 }  // namespace detail
 
-/// Opens a file. Only its header is read now; the views share a private, copy-on-write mapping of the rest, which
-/// lives as long as one of them. Every offset is checked before a view is made. The order is that of the bytes.
+/// Opens a file. Only its header is read now; the views share a private, copy-on-write mapping of the rest,
+/// which lives as long as one of them. Every offset is checked before a view is made. The order is that of
+/// the bytes.
 /// @throws FileError naming the file and what is wrong with it.
 [[nodiscard]] inline StateDict load_file(const std::filesystem::path& path, LoadFileOptions options = {}) {
   const auto file = options.mapped ? MappedFile::open(path) : MappedFile::copy(path);
   return detail::read(file->bytes(), file, path.string(), options.metadata);
 }
 
-/// Reads a file that is in memory already. The views point into `bytes`; `owner` keeps those alive, and without
-/// one the caller does. @throws FileError as `load_file` does.
-[[nodiscard]] inline StateDict load(std::span<const std::byte> bytes, std::shared_ptr<const void> owner = nullptr,
+/// Reads a file that is in memory already. The views point into `bytes`; `owner` keeps those alive, and
+/// without one the caller does. @throws FileError as `load_file` does.
+[[nodiscard]] inline StateDict load(std::span<const std::byte> bytes,
+                                    std::shared_ptr<const void> owner = nullptr,
                                     Metadata* metadata = nullptr) {
   return detail::read(bytes, owner, "(memory)", metadata);
 }
 
 /// The bytes of a file with these tensors: those that the reference implementation writes.
 /// @throws MetaError for a tensor without memory, FileError for a name that is not valid UTF-8.
-[[nodiscard]] inline std::vector<std::byte> serialize(const StateDict& state_dict, const Metadata& metadata = {}) {
+[[nodiscard]] inline std::vector<std::byte> serialize(const StateDict& state_dict,
+                                                      const Metadata& metadata = {}) {
   const detail::Layout layout = detail::lay_out(state_dict, metadata);
   std::vector<std::byte> bytes(layout.header.size() + layout.data_bytes);
-  std::byte* next = std::copy_n(reinterpret_cast<const std::byte*>(layout.header.data()), layout.header.size(),
-                                bytes.data());
+  std::byte* next = std::copy_n(reinterpret_cast<const std::byte*>(layout.header.data()),
+                                layout.header.size(), bytes.data());
   for (const TensorView* view : layout.tensors) next = std::copy_n(view->data, view->bytes(), next);
   return bytes;
 }
 
 /// Writes `serialize(state_dict, metadata)` to a file that appears whole or not at all.
 /// @throws MetaError and FileError; an older file of that name is then as it was.
-inline void save_file(const StateDict& state_dict, const std::filesystem::path& path, const Metadata& metadata = {}) {
+inline void save_file(const StateDict& state_dict, const std::filesystem::path& path,
+                      const Metadata& metadata = {}) {
   const detail::Layout layout = detail::lay_out(state_dict, metadata);
   AtomicFile file(path);
   file.write(layout.header);

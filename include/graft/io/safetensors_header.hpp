@@ -54,8 +54,10 @@ class HeaderReader {
     if (depth_ != 3) return wrong_type();
     if (value > std::uint64_t(std::numeric_limits<Index>::max()))
       return complain(tensor() + " has the number " + std::to_string(value) + ", which is too large");
-    if (field_ == Field::shape) header.entries.back().shape.push_back(Index(value));
-    else offsets_.push_back(std::size_t(value));
+    if (field_ == Field::shape)
+      header.entries.back().shape.push_back(Index(value));
+    else
+      offsets_.push_back(std::size_t(value));
     return true;
   }
   bool string(std::string& value) {
@@ -129,7 +131,9 @@ class HeaderReader {
   static constexpr unsigned all_fields = 7;
   static constexpr std::string_view metadata_key = "__metadata__";
 
-  bool scalar_is_fine() const { return skipped_ > 0 || (depth_ == 2 && !in_metadata_ && field_ == Field::unknown); }
+  bool scalar_is_fine() const {
+    return skipped_ > 0 || (depth_ == 2 && !in_metadata_ && field_ == Field::unknown);
+  }
   bool end_skipped() {
     --skipped_;
     return true;
@@ -147,8 +151,8 @@ class HeaderReader {
     return false;
   }
 
-  int depth_ = 0;             // 1: in the header, 2: in a tensor or the metadata, 3: in a shape or the offsets
-  std::size_t skipped_ = 0;   // open brackets inside a field that nobody knows
+  int depth_ = 0;            // 1: in the header, 2: in a tensor or the metadata, 3: in a shape or the offsets
+  std::size_t skipped_ = 0;  // open brackets inside a field that nobody knows
   bool in_metadata_ = false;
   std::string name_, key_;
   Field field_ = Field::unknown;
@@ -163,9 +167,12 @@ class HeaderReader {
 [[nodiscard]] inline Header parse_header(std::string_view text) {
   detail::HeaderReader reader;
   const std::size_t first = text.find_first_not_of(" \t\r\n");
-  if (first == std::string_view::npos || text[first] != '{') reader.header.problem = "it does not begin with '{'";
-  else if (text.find('\0') != std::string_view::npos) reader.header.problem = "it contains a zero byte";
-  else nlohmann::json::sax_parse(text.begin(), text.end(), &reader);
+  if (first == std::string_view::npos || text[first] != '{')
+    reader.header.problem = "it does not begin with '{'";
+  else if (text.find('\0') != std::string_view::npos)
+    reader.header.problem = "it contains a zero byte";
+  else
+    nlohmann::json::sax_parse(text.begin(), text.end(), &reader);
   return std::move(reader.header);
 }
 

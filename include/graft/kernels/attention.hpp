@@ -33,15 +33,17 @@ inline constexpr std::ptrdiff_t attention_rows = 16;
 /// h / (heads / kv_heads). y must not overlap the others. scratch: attention_scratch(shape) T. A query's
 /// result has the same bits whatever other queries and later keys are in the call.
 template <class T>
-void attention(const AttentionShape& s, const T* q, std::ptrdiff_t ldq, const T* k, std::ptrdiff_t ldk, const T* v,
-               std::ptrdiff_t ldv, T* y, std::ptrdiff_t ldy, T* scratch) {
+void attention(const AttentionShape& s, const T* q, std::ptrdiff_t ldq, const T* k, std::ptrdiff_t ldk,
+               const T* v, std::ptrdiff_t ldv, T* y, std::ptrdiff_t ldy, T* scratch) {
   const std::ptrdiff_t d = s.head_dim, group = s.heads / s.kv_heads;
   const T scale = T(s.scale != 0 ? s.scale : 1 / std::sqrt(double(d)));
   const T* none = nullptr;
-  const auto visible = [&](std::ptrdiff_t row) { return s.causal ? std::min(s.keys, s.offset + row + 1) : s.keys; };
+  const auto visible = [&](std::ptrdiff_t row) {
+    return s.causal ? std::min(s.keys, s.offset + row + 1) : s.keys;
+  };
   // `count` score rows of one key head; row i sees seen(i) keys, the last row the most.
-  const auto run = [&](std::ptrdiff_t count, const T* queries, std::ptrdiff_t ld_queries, std::ptrdiff_t kv_head,
-                       T* result, std::ptrdiff_t ld_result, auto seen) {
+  const auto run = [&](std::ptrdiff_t count, const T* queries, std::ptrdiff_t ld_queries,
+                       std::ptrdiff_t kv_head, T* result, std::ptrdiff_t ld_result, auto seen) {
     const std::ptrdiff_t keys = seen(count - 1);
     product_nt(count, keys, d, queries, ld_queries, k + kv_head * d, ldk, none, scratch, keys, false);
     for (std::ptrdiff_t i = 0; i < count; ++i) {

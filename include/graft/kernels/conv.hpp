@@ -4,7 +4,8 @@
 #include "products.hpp"
 
 /// Convolutions of one sample: x (in, spatial…), y (out, spatial…), weight (out, in / groups, kernel…), all
-/// contiguous. The geometry has been checked. Every output position is summed alike, whatever the block it is in.
+/// contiguous. The geometry has been checked. Every output position is summed alike, whatever the block it is
+/// in.
 namespace graft::kernels {
 inline namespace GRAFT_ISA {
 
@@ -51,7 +52,8 @@ template <class T, class W>
 void conv_forward(const ConvGeometry& g, const T* x, const W* w, const T* bias, T* y, T* scratch,
                   bool accumulate = false, T scale = T(1)) {
   static_assert(detail::fits<T, W>, "graft: a weight has the activations' scalar, or is narrow under float");
-  const std::ptrdiff_t k = g.weight_columns(), positions = g.output_positions(), block = detail::conv_block(g, k);
+  const std::ptrdiff_t k = g.weight_columns(), positions = g.output_positions(),
+                       block = detail::conv_block(g, k);
   const std::ptrdiff_t in = g.in / g.groups, out = g.out / g.groups;
   T* widened = scratch + k * block;
   for (std::ptrdiff_t p = 0; p < positions; p += block) {
@@ -64,7 +66,8 @@ void conv_forward(const ConvGeometry& g, const T* x, const W* w, const T* bias, 
       const bool pointwise = detail::is_pointwise(g);
       if (!pointwise) im2col(g, in, from, p, cols, scratch, cols);
       detail::conv_product(out, cols, k, w + group * out * k, pointwise ? from + p : scratch,
-                           pointwise ? positions : cols, y + group * out * positions + p, positions, scale, widened);
+                           pointwise ? positions : cols, y + group * out * positions + p, positions, scale,
+                           widened);
     }
   }
 }
@@ -75,14 +78,14 @@ void conv_forward(const ConvGeometry& g, const T* x, const W* w, const T* bias, 
   return (k + r) * detail::conv_block(base, k);
 }
 
-/// y += scale * conv_B(conv_A(x) * e) + scale * beta. `base`: the layer's geometry. A (r, in, kernel…) sees all
-/// input channels with the base's kernel, stride, padding and dilation; e (r): AdaLoRA's E, or null for ones; B
-/// (out, r / groups) is a 1 x 1 convolution in the base's groups; beta (out): the bias of lora_B, or null. AdaLoRA
-/// pads with zeros whatever the base does: give it a geometry whose padding_mode says so. scratch:
-/// low_rank_conv_scratch(base, r) T. With r = 0 only beta adds.
+/// y += scale * conv_B(conv_A(x) * e) + scale * beta. `base`: the layer's geometry. A (r, in, kernel…) sees
+/// all input channels with the base's kernel, stride, padding and dilation; e (r): AdaLoRA's E, or null for
+/// ones; B (out, r / groups) is a 1 x 1 convolution in the base's groups; beta (out): the bias of lora_B, or
+/// null. AdaLoRA pads with zeros whatever the base does: give it a geometry whose padding_mode says so.
+/// scratch: low_rank_conv_scratch(base, r) T. With r = 0 only beta adds.
 template <class T>
-void low_rank_conv_update(const ConvGeometry& base, std::ptrdiff_t r, const T* x, const T* A, const T* B, const T* e,
-                          T scale, const T* beta, T* y, T* scratch) {
+void low_rank_conv_update(const ConvGeometry& base, std::ptrdiff_t r, const T* x, const T* A, const T* B,
+                          const T* e, T scale, const T* beta, T* y, T* scratch) {
   const std::ptrdiff_t k = base.in * base.kernel_positions(), positions = base.output_positions();
   const std::ptrdiff_t block = detail::conv_block(base, k);
   const std::ptrdiff_t out = base.out / base.groups, rank = r / base.groups;

@@ -14,8 +14,8 @@ enum class PaddingMode { zeros, reflect, replicate, circular };
 
 namespace kernels {
 
-/// The geometry of a convolution over one sample with 1 to 3 spatial axes: {depth, height, width}. A Conv1d uses
-/// index 2 alone, a Conv2d 1 and 2; an axis that does not exist keeps its defaults.
+/// The geometry of a convolution over one sample with 1 to 3 spatial axes: {depth, height, width}. A Conv1d
+/// uses index 2 alone, a Conv2d 1 and 2; an axis that does not exist keeps its defaults.
 struct ConvGeometry {
   using Axes = std::array<std::ptrdiff_t, 3>;
 
@@ -37,7 +37,9 @@ struct ConvGeometry {
   [[nodiscard]] Axes output() const {
     Axes size;
     for (std::size_t a = 0; a < 3; ++a)
-      size[a] = (input[a] + padding_before[a] + padding_after[a] - dilation[a] * (kernel[a] - 1) - 1) / stride[a] + 1;
+      size[a] =
+          (input[a] + padding_before[a] + padding_after[a] - dilation[a] * (kernel[a] - 1) - 1) / stride[a] +
+          1;
     return size;
   }
   [[nodiscard]] std::ptrdiff_t input_positions() const { return input[0] * input[1] * input[2]; }
@@ -54,7 +56,8 @@ struct ConvGeometry {
     if (groups < 1 || in % groups != 0 || out % groups != 0)
       fail<ShapeError>("a convolution cannot split " + std::to_string(in) + " -> " + std::to_string(out) +
                            " channels into " + std::to_string(groups) + " groups",
-                       "every group has the same number of channels", "let groups divide both channel counts");
+                       "every group has the same number of channels",
+                       "let groups divide both channel counts");
     for (std::size_t a = 0; a < 3; ++a) check_axis(a);
   }
 
@@ -66,9 +69,10 @@ struct ConvGeometry {
     const std::ptrdiff_t padded = input[a] + padding_before[a] + padding_after[a];
     const std::ptrdiff_t reach = dilation[a] * (kernel[a] - 1) + 1;
     if (input[a] < 1 || padded < reach)
-      fail<ShapeError>("a convolution's kernel reaches over " + std::to_string(reach) + " elements, its padded input has " +
-                           std::to_string(padded),
-                       "no position of the kernel fits", "use a larger input, more padding or a smaller kernel");
+      fail<ShapeError>("a convolution's kernel reaches over " + std::to_string(reach) +
+                           " elements, its padded input has " + std::to_string(padded),
+                       "no position of the kernel fits",
+                       "use a larger input, more padding or a smaller kernel");
     const std::ptrdiff_t limit = padding_mode == PaddingMode::reflect    ? input[a] - 1
                                  : padding_mode == PaddingMode::circular ? input[a]
                                                                          : PTRDIFF_MAX;

@@ -2,16 +2,18 @@
 
 #include "low_rank.hpp"
 
-/// Embeddings. `ids` is a pointer to integers or a function from a row's number to its id; every id must be in
-/// [0, num): the caller has checked it.
+/// Embeddings. `ids` is a pointer to integers or a function from a row's number to its id; every id must be
+/// in [0, num): the caller has checked it.
 namespace graft::kernels {
 inline namespace GRAFT_ISA {
 
 namespace detail {
 template <class Ids>
 GRAFT_INLINE std::ptrdiff_t id_of(const Ids& ids, std::ptrdiff_t i) {
-  if constexpr (std::is_pointer_v<Ids>) return std::ptrdiff_t(ids[i]);
-  else return std::ptrdiff_t(ids(i));
+  if constexpr (std::is_pointer_v<Ids>)
+    return std::ptrdiff_t(ids[i]);
+  else
+    return std::ptrdiff_t(ids(i));
 }
 }  // namespace detail
 
@@ -35,10 +37,12 @@ void gather_rows(std::ptrdiff_t n, Ids ids, std::ptrdiff_t out, const W* w, std:
 }
 
 /// y[i] += scale * (column ids[i] of A)^T B^T: LoRA on an embedding.
-/// A (r, num) and B (out, r) contiguous row-major, y (n, out); scratch: low_rank_embedding_scratch(n, out, r) T.
+/// A (r, num) and B (out, r) contiguous row-major, y (n, out); scratch: low_rank_embedding_scratch(n, out, r)
+/// T.
 template <class T, class Ids>
-void low_rank_embedding_update(std::ptrdiff_t n, Ids ids, std::ptrdiff_t num, std::ptrdiff_t r, std::ptrdiff_t out,
-                               const T* A, const T* B, T scale, T* y, std::ptrdiff_t ldy, T* scratch) {
+void low_rank_embedding_update(std::ptrdiff_t n, Ids ids, std::ptrdiff_t num, std::ptrdiff_t r,
+                               std::ptrdiff_t out, const T* A, const T* B, T scale, T* y, std::ptrdiff_t ldy,
+                               T* scratch) {
   if (r <= 0) return;
   constexpr std::ptrdiff_t chunk = detail::low_rank_rows;
   T* u = scratch;

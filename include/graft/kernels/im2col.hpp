@@ -13,15 +13,20 @@ namespace detail {
 inline std::ptrdiff_t padded_index(std::ptrdiff_t i, std::ptrdiff_t size, PaddingMode mode) {
   if (i >= 0 && i < size) return i;
   switch (mode) {
-    case PaddingMode::zeros: return -1;
-    case PaddingMode::reflect: return i < 0 ? -i : 2 * (size - 1) - i;
-    case PaddingMode::replicate: return i < 0 ? 0 : size - 1;
-    case PaddingMode::circular: return i < 0 ? i + size : i - size;
+    case PaddingMode::zeros:
+      return -1;
+    case PaddingMode::reflect:
+      return i < 0 ? -i : 2 * (size - 1) - i;
+    case PaddingMode::replicate:
+      return i < 0 ? 0 : size - 1;
+    case PaddingMode::circular:
+      return i < 0 ? i + size : i - size;
   }
   return -1;
 }
 
-// `count` neighbouring outputs of one line, from output column `first`, read through one element of the kernel.
+// `count` neighbouring outputs of one line, from output column `first`, read through one element of the
+// kernel.
 template <class T>
 void im2col_line(const ConvGeometry& g, const T* line, std::ptrdiff_t kernel_column, std::ptrdiff_t first,
                  std::ptrdiff_t count, T* to) {
@@ -36,7 +41,8 @@ void im2col_line(const ConvGeometry& g, const T* line, std::ptrdiff_t kernel_col
     to[j] = i < 0 ? T(0) : line[i];
   };
   for (std::ptrdiff_t j = 0; j < inside; ++j) at_border(j);
-  if (stride == 1 && behind > inside) std::copy(line + start + inside, line + start + behind, to + inside);
+  if (stride == 1 && behind > inside)
+    std::copy(line + start + inside, line + start + behind, to + inside);
   else
     for (std::ptrdiff_t j = inside; j < behind; ++j) to[j] = line[start + j * stride];
   for (std::ptrdiff_t j = behind; j < count; ++j) at_border(j);
@@ -44,10 +50,11 @@ void im2col_line(const ConvGeometry& g, const T* line, std::ptrdiff_t kernel_col
 }  // namespace detail
 
 /// The columns that a convolution multiplies: columns (channels * kernel…, count), row-major with leading
-/// dimension `ld`, for the output positions [first, first + count). x: `channels` channels of one sample, contiguous.
+/// dimension `ld`, for the output positions [first, first + count). x: `channels` channels of one sample,
+/// contiguous.
 template <class T>
-void im2col(const ConvGeometry& g, std::ptrdiff_t channels, const T* x, std::ptrdiff_t first, std::ptrdiff_t count,
-            T* columns, std::ptrdiff_t ld) {
+void im2col(const ConvGeometry& g, std::ptrdiff_t channels, const T* x, std::ptrdiff_t first,
+            std::ptrdiff_t count, T* columns, std::ptrdiff_t ld) {
   const ConvGeometry::Axes size = g.output();
   for (std::ptrdiff_t c = 0; c < channels; ++c)
     for (std::ptrdiff_t kd = 0; kd < g.kernel[0]; ++kd)
@@ -61,10 +68,11 @@ void im2col(const ConvGeometry& g, std::ptrdiff_t channels, const T* x, std::ptr
                 plane * g.stride[0] - g.padding_before[0] + kd * g.dilation[0], g.input[0], g.padding_mode);
             const std::ptrdiff_t h = detail::padded_index(
                 row * g.stride[1] - g.padding_before[1] + kh * g.dilation[1], g.input[1], g.padding_mode);
-            if (d < 0 || h < 0) std::fill(columns + done, columns + done + here, T(0));
+            if (d < 0 || h < 0)
+              std::fill(columns + done, columns + done + here, T(0));
             else
-              detail::im2col_line(g, x + ((c * g.input[0] + d) * g.input[1] + h) * g.input[2], kw, column, here,
-                                  columns + done);
+              detail::im2col_line(g, x + ((c * g.input[0] + d) * g.input[1] + h) * g.input[2], kw, column,
+                                  here, columns + done);
             done += here;
           }
 }

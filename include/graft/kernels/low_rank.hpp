@@ -12,10 +12,10 @@ namespace detail {
 inline constexpr std::ptrdiff_t low_rank_rows = 128, low_rank_panel = 128;
 }  // namespace detail
 
-/// The number of T that low_rank_update needs as scratch for x (n, in), A (r, in), B (out, r): bounded in n and
-/// out, the same in every translation unit.
-[[nodiscard]] constexpr std::ptrdiff_t low_rank_scratch(std::ptrdiff_t n, std::ptrdiff_t /*in*/, std::ptrdiff_t out,
-                                                        std::ptrdiff_t r) {
+/// The number of T that low_rank_update needs as scratch for x (n, in), A (r, in), B (out, r): bounded in n
+/// and out, the same in every translation unit.
+[[nodiscard]] constexpr std::ptrdiff_t low_rank_scratch(std::ptrdiff_t n, std::ptrdiff_t /*in*/,
+                                                        std::ptrdiff_t out, std::ptrdiff_t r) {
   return r * (std::min(n, detail::low_rank_rows) + std::min(out, detail::low_rank_panel));
 }
 
@@ -28,8 +28,8 @@ void scale_low_rank(std::ptrdiff_t n, std::ptrdiff_t r, const T* e, T scale, T* 
 }
 }  // namespace detail
 
-/// y += u B^T. u (n, r), contiguous; B (out, r), row-major; y (n, out). Each element takes r in order, whatever n
-/// is. `panel` is scratch for r * min(out, 128) T.
+/// y += u B^T. u (n, r), contiguous; B (out, r), row-major; y (n, out). Each element takes r in order,
+/// whatever n is. `panel` is scratch for r * min(out, 128) T.
 template <class T>
 void low_rank_expand(std::ptrdiff_t n, std::ptrdiff_t out, std::ptrdiff_t r, const T* u, const T* B, T* y,
                      std::ptrdiff_t ldy, T* panel) {
@@ -41,8 +41,9 @@ void low_rank_expand(std::ptrdiff_t n, std::ptrdiff_t out, std::ptrdiff_t r, con
 }
 
 /// y += scale * ((x A^T) * e) B^T + scale * beta.
-/// x (n, in), A (r, in) and B (out, r) contiguous row-major, e (r): AdaLoRA's E, or null for ones; beta (out):
-/// the bias of lora_B, or null; y (n, out); scratch: low_rank_scratch(n, in, out, r) T. With r = 0 only beta adds.
+/// x (n, in), A (r, in) and B (out, r) contiguous row-major, e (r): AdaLoRA's E, or null for ones; beta
+/// (out): the bias of lora_B, or null; y (n, out); scratch: low_rank_scratch(n, in, out, r) T. With r = 0
+/// only beta adds.
 template <class T>
 void low_rank_update(std::ptrdiff_t n, std::ptrdiff_t in, std::ptrdiff_t out, std::ptrdiff_t r, const T* x,
                      std::ptrdiff_t ldx, const T* A, const T* B, const T* e, T scale, const T* beta, T* y,
@@ -60,7 +61,8 @@ void low_rank_update(std::ptrdiff_t n, std::ptrdiff_t in, std::ptrdiff_t out, st
       for (std::ptrdiff_t k = i; k < i + rows; ++k)
         for_each_register<T>(out, [&](std::ptrdiff_t o, std::ptrdiff_t count) {
           T* p = y + k * ldy + o;
-          store_some(p, multiply_add(broadcast(scale), load_some(beta + o, count), load_some(p, count)), count);
+          store_some(p, multiply_add(broadcast(scale), load_some(beta + o, count), load_some(p, count)),
+                     count);
         });
   }
 }

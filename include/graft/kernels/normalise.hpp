@@ -10,8 +10,8 @@ namespace graft::kernels {
 inline namespace GRAFT_ISA {
 
 namespace detail {
-// The sum of f(register, count) over a row. Registers are summed in runs, the runs in double: the error does not
-// grow with the row.
+// The sum of f(register, count) over a row. Registers are summed in runs, the runs in double: the error does
+// not grow with the row.
 template <class T, class F>
 GRAFT_INLINE double sum_over_row(std::ptrdiff_t cols, F&& f) {
   constexpr std::ptrdiff_t run = 16 * lanes<T>;
@@ -37,11 +37,13 @@ template <class T, class W>
 inline constexpr bool weighs = std::is_same_v<T, W> || (std::is_same_v<T, float> && sizeof(W) == 2);
 }  // namespace detail
 
-/// y = x / sqrt(mean(x^2) + eps) * weight, as transformers' LlamaRMSNorm. x and y (n, cols), weight (cols) or null.
+/// y = x / sqrt(mean(x^2) + eps) * weight, as transformers' LlamaRMSNorm. x and y (n, cols), weight (cols) or
+/// null.
 template <class T, class W>
-void rms_norm(std::ptrdiff_t n, std::ptrdiff_t cols, const T* x, std::ptrdiff_t ldx, const W* weight, double eps,
-              T* y, std::ptrdiff_t ldy) {
-  static_assert(detail::weighs<T, W>, "graft: a weight has the activations' scalar, or is narrow under float");
+void rms_norm(std::ptrdiff_t n, std::ptrdiff_t cols, const T* x, std::ptrdiff_t ldx, const W* weight,
+              double eps, T* y, std::ptrdiff_t ldy) {
+  static_assert(detail::weighs<T, W>,
+                "graft: a weight has the activations' scalar, or is narrow under float");
   for (std::ptrdiff_t i = 0; i < n; ++i) {
     const T* row = x + i * ldx;
     const double squares = detail::sum_over_row<T>(cols, [&](std::ptrdiff_t o, std::ptrdiff_t count) {
@@ -60,9 +62,10 @@ void rms_norm(std::ptrdiff_t n, std::ptrdiff_t cols, const T* x, std::ptrdiff_t 
 /// y = (x - mean) / sqrt(variance + eps) * weight + bias, the variance over cols (not cols - 1), as torch's
 /// LayerNorm. x and y (n, cols), weight and bias (cols) or null.
 template <class T, class W>
-void layer_norm(std::ptrdiff_t n, std::ptrdiff_t cols, const T* x, std::ptrdiff_t ldx, const W* weight, const W* bias,
-                double eps, T* y, std::ptrdiff_t ldy) {
-  static_assert(detail::weighs<T, W>, "graft: a weight has the activations' scalar, or is narrow under float");
+void layer_norm(std::ptrdiff_t n, std::ptrdiff_t cols, const T* x, std::ptrdiff_t ldx, const W* weight,
+                const W* bias, double eps, T* y, std::ptrdiff_t ldy) {
+  static_assert(detail::weighs<T, W>,
+                "graft: a weight has the activations' scalar, or is narrow under float");
   for (std::ptrdiff_t i = 0; i < n; ++i) {
     const T* row = x + i * ldx;
     const double sum = detail::sum_over_row<T>(
@@ -83,7 +86,8 @@ void layer_norm(std::ptrdiff_t n, std::ptrdiff_t cols, const T* x, std::ptrdiff_
   }
 }
 
-/// y = softmax(factor * x) of each row. x and y (n, cols). A row without a finite maximum gives NaN, as in torch.
+/// y = softmax(factor * x) of each row. x and y (n, cols). A row without a finite maximum gives NaN, as in
+/// torch.
 template <class T>
 void softmax(std::ptrdiff_t n, std::ptrdiff_t cols, const T* x, std::ptrdiff_t ldx, T* y, std::ptrdiff_t ldy,
              T factor = T(1)) {
@@ -97,7 +101,8 @@ void softmax(std::ptrdiff_t n, std::ptrdiff_t cols, const T* x, std::ptrdiff_t l
     const T sign = factor < T(0) ? T(-1) : T(1);
     largest *= broadcast(sign);
     for_each_register<T>(cols, [&](std::ptrdiff_t o, std::ptrdiff_t count) {
-      if (count == lanes<T>) keep_larger(load(row + o) * broadcast(sign));
+      if (count == lanes<T>)
+        keep_larger(load(row + o) * broadcast(sign));
       else
         for (std::ptrdiff_t j = o; j < cols; ++j) keep_larger(broadcast(row[j] * sign));
     });

@@ -25,16 +25,16 @@ struct PoolGeometry {
   }
   /// Throws a ShapeError unless a pooling of this geometry exists.
   void check() const {
-    if (kernel_height < 1 || kernel_width < 1 || stride_height < 1 || stride_width < 1 || padding_height < 0 ||
-        padding_width < 0)
+    if (kernel_height < 1 || kernel_width < 1 || stride_height < 1 || stride_width < 1 ||
+        padding_height < 0 || padding_width < 0)
       fail<ShapeError>("a pooling has a kernel or stride below 1, or a negative padding",
                        "it would read nothing or walk backwards", "use positive sizes");
     if (2 * padding_height > kernel_height || 2 * padding_width > kernel_width)
       fail<ShapeError>("a pooling's padding is larger than half its kernel",
                        "a window could lie in the padding alone", "use at most half the kernel");
     if (height + 2 * padding_height < kernel_height || width + 2 * padding_width < kernel_width)
-      fail<ShapeError>("a pooling's kernel " + std::to_string(kernel_height) + " x " + std::to_string(kernel_width) +
-                           " is larger than its padded input",
+      fail<ShapeError>("a pooling's kernel " + std::to_string(kernel_height) + " x " +
+                           std::to_string(kernel_width) + " is larger than its padded input",
                        "no position of the kernel fits", "use a larger input or a smaller kernel");
   }
 };

@@ -52,8 +52,10 @@ GRAFT_INLINE void finish_row(std::ptrdiff_t cols, const T* dots, const T* bias, 
     else
       for (std::ptrdiff_t j = 0; j < count; ++j) y[j] = dots[j];
   };
-  if (cols == N) finish(N);
-  else finish(cols);
+  if (cols == N)
+    finish(N);
+  else
+    finish(cols);
 }
 
 // rows x cols dots of length k, rows <= M, cols <= N. Both operands are contiguous along k, so nothing is
@@ -69,19 +71,20 @@ template <int M, int N, class T, class W>
   Vector<T> sums[M][N]{};
   std::ptrdiff_t i = 0;
   for (; i + lanes<T> <= k; i += lanes<T>)
-    dot_step<M, N>(sums, [&](int m) { return load(xs[m] + i); }, [&](int j) { return load(ws[j] + i); });
+    dot_step<M, N>(
+        sums, [&](int m) { return load(xs[m] + i); }, [&](int j) { return load(ws[j] + i); });
   if (i < k)
-    dot_step<M, N>(sums, [&](int m) { return load(xs[m] + i, k - i); }, [&](int j) { return load(ws[j] + i, k - i); });
+    dot_step<M, N>(
+        sums, [&](int m) { return load(xs[m] + i, k - i); }, [&](int j) { return load(ws[j] + i, k - i); });
   T dots[M][N];
-  GRAFT_UNROLL for (int m = 0; m < M; ++m)
-    GRAFT_UNROLL for (int j = 0; j < N; j += 4)
+  GRAFT_UNROLL for (int m = 0; m < M; ++m) GRAFT_UNROLL for (int j = 0; j < N; j += 4)
       sums_of_4(sums[m][j], sums[m][j + 1], sums[m][j + 2], sums[m][j + 3], dots[m] + j);
   for (std::ptrdiff_t m = 0; m < rows; ++m) finish_row<N>(cols, dots[m], bias, y + m * ldy, accumulate);
 }
 
 template <class T, class W>
-void dot_tiles(std::ptrdiff_t n, std::ptrdiff_t cols, std::ptrdiff_t k, const T* x, std::ptrdiff_t ldx, const W* w,
-               std::ptrdiff_t ldw, const T* bias, T* y, std::ptrdiff_t ldy, bool accumulate) {
+void dot_tiles(std::ptrdiff_t n, std::ptrdiff_t cols, std::ptrdiff_t k, const T* x, std::ptrdiff_t ldx,
+               const W* w, std::ptrdiff_t ldw, const T* bias, T* y, std::ptrdiff_t ldy, bool accumulate) {
   for (std::ptrdiff_t i = 0; i < n;) {
     const std::ptrdiff_t rows = std::min(n - i, rows_per_tile);
     const std::ptrdiff_t step = rows == 1 ? 8 : 4;
@@ -91,17 +94,23 @@ void dot_tiles(std::ptrdiff_t n, std::ptrdiff_t cols, std::ptrdiff_t k, const T*
         dot_tile<M, N>(rows, here, k, x + i * ldx, ldx, w + o * ldw, ldw, bias ? bias + o : nullptr,
                        y + i * ldy + o, ldy, accumulate);
       };
-      if (rows == 1) tile.template operator()<1, 8>();
-      else if (rows == 2) tile.template operator()<2, 4>();
-      else if constexpr (rows_per_tile == 3) tile.template operator()<3, 4>();
-      else if (rows <= 4) tile.template operator()<4, 4>();
-      else tile.template operator()<6, 4>();
+      if (rows == 1)
+        tile.template operator()<1, 8>();
+      else if (rows == 2)
+        tile.template operator()<2, 4>();
+      else if constexpr (rows_per_tile == 3)
+        tile.template operator()<3, 4>();
+      else if (rows <= 4)
+        tile.template operator()<4, 4>();
+      else
+        tile.template operator()<6, 4>();
     }
     i += rows;
   }
 }
 
-// rows x cols sums over k of x[i,k] w[k,o], rows <= M, cols <= N registers; k in order, one chain per element.
+// rows x cols sums over k of x[i,k] w[k,o], rows <= M, cols <= N registers; k in order, one chain per
+// element.
 template <int M, int N, class T, class W>
 [[gnu::noinline]] void broadcast_tile(std::ptrdiff_t rows, std::ptrdiff_t cols, std::ptrdiff_t k, const T* x,
                                       std::ptrdiff_t ldx, const W* w, std::ptrdiff_t ldw, const T* bias, T* y,
@@ -123,7 +132,9 @@ template <int M, int N, class T, class W>
       Vector<T> b[N];
       GRAFT_UNROLL for (int j = 0; j < N; ++j) {
         const std::ptrdiff_t left = cols - j * lanes<T>;
-        b[j] = left >= lanes<T> ? load(w + j * lanes<T>) : left > 0 ? load(w + j * lanes<T>, left) : Vector<T>{};
+        b[j] = left >= lanes<T> ? load(w + j * lanes<T>)
+               : left > 0       ? load(w + j * lanes<T>, left)
+                                : Vector<T>{};
       }
       GRAFT_UNROLL for (int m = 0; m < M; ++m) {
         const Vector<T> a = broadcast(xs[m][i]);
@@ -148,12 +159,12 @@ template <int M, int N, class T, class W>
 
 inline constexpr std::ptrdiff_t streamed_rows = 8, streamed_cols = 256, streamed_steps = 8;
 
-// The same sums for few rows: w is read in long runs, the sums wait on the stack. Without it, a tile walks down
-// w in narrow strips, from page to page. rows <= streamed_rows, cols <= streamed_cols.
+// The same sums for few rows: w is read in long runs, the sums wait on the stack. Without it, a tile walks
+// down w in narrow strips, from page to page. rows <= streamed_rows, cols <= streamed_cols.
 template <class T, class W>
-void broadcast_stream(std::ptrdiff_t rows, std::ptrdiff_t cols, std::ptrdiff_t k, const T* x, std::ptrdiff_t ldx,
-                      const W* w, std::ptrdiff_t ldw, const T* bias, T* y, std::ptrdiff_t ldy, bool accumulate,
-                      T scale) {
+void broadcast_stream(std::ptrdiff_t rows, std::ptrdiff_t cols, std::ptrdiff_t k, const T* x,
+                      std::ptrdiff_t ldx, const W* w, std::ptrdiff_t ldw, const T* bias, T* y,
+                      std::ptrdiff_t ldy, bool accumulate, T scale) {
   T sums[streamed_rows][streamed_cols];
   std::ptrdiff_t i = 0;
   const auto step = [&]<int Steps>() {
@@ -162,8 +173,8 @@ void broadcast_stream(std::ptrdiff_t rows, std::ptrdiff_t cols, std::ptrdiff_t k
       GRAFT_UNROLL for (int s = 0; s < Steps; ++s) a[s] = broadcast(x[m * ldx + i + s]);
       for_each_register<T>(cols, [&](std::ptrdiff_t o, std::ptrdiff_t count) {
         Vector<T> sum = i == 0 ? Vector<T>{} : load_some(sums[m] + o, count);
-        GRAFT_UNROLL for (int s = 0; s < Steps; ++s)
-          sum = multiply_add(a[s], load_some(w + (i + s) * ldw + o, count), sum);
+        GRAFT_UNROLL for (int s = 0; s < Steps; ++s) sum =
+            multiply_add(a[s], load_some(w + (i + s) * ldw + o, count), sum);
         store_some(sums[m] + o, sum, count);
       });
     }
@@ -204,15 +215,19 @@ void broadcast_tiles(std::ptrdiff_t n, std::ptrdiff_t out, std::ptrdiff_t k, con
           broadcast_tile<M, N>(rows, std::min(cols - o, N * lanes<T>), k, x + i * ldx, ldx, w + o0 + o, ldw,
                                start ? start + o : nullptr, y + i * ldy + o0 + o, ldy, accumulate, scale);
       };
-      if constexpr (!many_registers) tiles.template operator()<4, 3>();
-      else if (rows <= 4) tiles.template operator()<4, 4>();
-      else tiles.template operator()<8, 3>();
+      if constexpr (!many_registers)
+        tiles.template operator()<4, 3>();
+      else if (rows <= 4)
+        tiles.template operator()<4, 4>();
+      else
+        tiles.template operator()<8, 3>();
     }
   }
 }
 
 template <class T>
-void start_rows(std::ptrdiff_t n, std::ptrdiff_t out, const T* bias, T* y, std::ptrdiff_t ldy, bool accumulate) {
+void start_rows(std::ptrdiff_t n, std::ptrdiff_t out, const T* bias, T* y, std::ptrdiff_t ldy,
+                bool accumulate) {
   for (std::ptrdiff_t i = 0; i < n; ++i)
     for (std::ptrdiff_t o = 0; o < out; ++o)
       y[i * ldy + o] = (accumulate ? y[i * ldy + o] : T(0)) + (bias ? bias[o] : T(0));
@@ -222,11 +237,11 @@ inline constexpr bool fits = std::is_same_v<T, W> || (std::is_same_v<T, float> &
 }  // namespace detail
 
 /// y[i,o] (+)= bias[o] + sum over k < in of x[i,k] * w[o,k]: the linear layer.
-/// x (n, in), w (out, in), bias (out) or null, y (n, out). With `accumulate` y is added to, else written; y must
-/// not overlap x or w.
+/// x (n, in), w (out, in), bias (out) or null, y (n, out). With `accumulate` y is added to, else written; y
+/// must not overlap x or w.
 template <class T, class W>
-void product_nt(std::ptrdiff_t n, std::ptrdiff_t out, std::ptrdiff_t in, const T* x, std::ptrdiff_t ldx, const W* w,
-                std::ptrdiff_t ldw, const T* bias, T* y, std::ptrdiff_t ldy, bool accumulate) {
+void product_nt(std::ptrdiff_t n, std::ptrdiff_t out, std::ptrdiff_t in, const T* x, std::ptrdiff_t ldx,
+                const W* w, std::ptrdiff_t ldw, const T* bias, T* y, std::ptrdiff_t ldy, bool accumulate) {
   static_assert(detail::fits<T, W>, "graft: a weight has the activations' scalar, or is narrow under float");
   if (in <= 0) return detail::start_rows(n, out, bias, y, ldy, accumulate);
   // Few rows: w is read once, from front to back. Many rows: a block of w is used by all of them.
@@ -234,7 +249,8 @@ void product_nt(std::ptrdiff_t n, std::ptrdiff_t out, std::ptrdiff_t in, const T
   for (std::ptrdiff_t o = 0; o < out; o += block)
     for (std::ptrdiff_t k = 0; k < in; k += detail::dot_block<T>)
       detail::dot_tiles(n, std::min(out - o, block), std::min(in - k, detail::dot_block<T>), x + k, ldx,
-                        w + o * ldw + k, ldw, bias && k == 0 ? bias + o : nullptr, y + o, ldy, accumulate || k > 0);
+                        w + o * ldw + k, ldw, bias && k == 0 ? bias + o : nullptr, y + o, ldy,
+                        accumulate || k > 0);
 }
 
 /// y[i,o] (+)= bias[o] + scale * sum over k < in of x[i,k] * w[k,o]: the linear layer whose weight is stored
@@ -242,8 +258,9 @@ void product_nt(std::ptrdiff_t n, std::ptrdiff_t out, std::ptrdiff_t in, const T
 /// x (n, in), w (in, out), bias (out) or null, y (n, out). The sum takes k in order, in blocks from the
 /// front, so zeros behind the end of a row of x change nothing. y must not overlap x or w.
 template <class T, class W>
-void product_nn(std::ptrdiff_t n, std::ptrdiff_t out, std::ptrdiff_t in, const T* x, std::ptrdiff_t ldx, const W* w,
-                std::ptrdiff_t ldw, const T* bias, T* y, std::ptrdiff_t ldy, bool accumulate, T scale = T(1)) {
+void product_nn(std::ptrdiff_t n, std::ptrdiff_t out, std::ptrdiff_t in, const T* x, std::ptrdiff_t ldx,
+                const W* w, std::ptrdiff_t ldw, const T* bias, T* y, std::ptrdiff_t ldy, bool accumulate,
+                T scale = T(1)) {
   static_assert(detail::fits<T, W>, "graft: a weight has the activations' scalar, or is narrow under float");
   if (in <= 0) return detail::start_rows(n, out, bias, y, ldy, accumulate);
   for (std::ptrdiff_t k = 0; k < in; k += detail::broadcast_block)

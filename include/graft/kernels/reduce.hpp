@@ -13,7 +13,8 @@ typedef double Double2 __attribute__((vector_size(16)));
 GRAFT_INLINE void sums_of_4(Float4 a, Float4 b, Float4 c, Float4 d, float* sums) {
   const Float4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
   const Float4 cd = __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  const Float4 all = __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+  const Float4 all =
+      __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
   std::memcpy(sums, &all, sizeof all);
 }
 GRAFT_INLINE void sums_of_4(Double2 a, Double2 b, Double2 c, Double2 d, double* sums) {
@@ -41,7 +42,8 @@ GRAFT_INLINE void sums_of_4(Float8 a, Float8 b, Float8 c, Float8 d, float* sums)
 GRAFT_INLINE void sums_of_4(Double4 a, Double4 b, Double4 c, Double4 d, double* sums) {
   const Double4 ab = __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
   const Double4 cd = __builtin_shufflevector(c, d, 0, 1, 4, 5) + __builtin_shufflevector(c, d, 2, 3, 6, 7);
-  const Double4 all = __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
+  const Double4 all =
+      __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
   std::memcpy(sums, &all, sizeof all);
 }
 #endif

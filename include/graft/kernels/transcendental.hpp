@@ -4,8 +4,8 @@
 
 #include "vector.hpp"
 
-/// exp, erf and tanh of whole registers. float: polynomials, within a few units in the last place; double: the
-/// standard library's, lane by lane. NaN stays NaN, infinities give the limits.
+/// exp, erf and tanh of whole registers. float: polynomials, within a few units in the last place; double:
+/// the standard library's, lane by lane. NaN stays NaN, infinities give the limits.
 namespace graft::kernels {
 inline namespace GRAFT_ISA {
 
@@ -51,8 +51,8 @@ GRAFT_INLINE Vector<double> exp(Vector<double> x) {
 /// The hyperbolic tangent. Coefficients near zero: Cephes' tanhf.
 GRAFT_INLINE Vector<float> tanh(Vector<float> x) {
   const Vector<float> magnitude = detail::magnitude_of(x), square = x * x;
-  constexpr float coefficients[] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f, 1.33314422036e-1f,
-                                    -3.33332819422e-1f};
+  constexpr float coefficients[] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f,
+                                    1.33314422036e-1f, -3.33332819422e-1f};
   const Vector<float> small = multiply_add(detail::polynomial(square, coefficients) * square, x, x);
   const Vector<float> one = broadcast(1.0f), two = broadcast(2.0f);
   const Vector<float> large = one - two / (exp(two * magnitude) + one);

@@ -39,7 +39,8 @@
 #define GRAFT_VECTOR_BYTES 16
 #endif
 
-// Tiles of accumulators stay in registers only when their loops are unrolled, which -O2 does not do by itself.
+// Tiles of accumulators stay in registers only when their loops are unrolled, which -O2 does not do by
+// itself.
 #define GRAFT_UNROLL _Pragma("GCC unroll 32")
 #define GRAFT_INLINE [[gnu::always_inline]] inline
 
@@ -156,9 +157,7 @@ GRAFT_INLINE WideBits widen(HalfBits bits) {
   return wide;
 #endif
 }
-GRAFT_INLINE Vector<float> widen_bf16(HalfBits bits) {
-  return Vector<float>(widen(bits) << 16);
-}
+GRAFT_INLINE Vector<float> widen_bf16(HalfBits bits) { return Vector<float>(widen(bits) << 16); }
 GRAFT_INLINE Vector<float> widen_f16(HalfBits bits) {
 #if defined(__F16C__) && GRAFT_VECTOR_BYTES == 64
   return _mm512_maskz_cvtph_ps(__mmask16(-1), __m256i(bits));
@@ -254,7 +253,8 @@ GRAFT_INLINE void store(double* p, Vector<double> v, std::ptrdiff_t count) {
 #endif
 }
 
-/// Calls f(offset, whole) for every register of `count` elements: `whole` is lanes, or what is left at the end.
+/// Calls f(offset, whole) for every register of `count` elements: `whole` is lanes, or what is left at the
+/// end.
 template <class T, class F>
 GRAFT_INLINE void for_each_register(std::ptrdiff_t count, F&& f) {
   std::ptrdiff_t i = 0;

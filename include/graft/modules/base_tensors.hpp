@@ -36,7 +36,7 @@ BaseTensor tensor_of_expression(std::string key, const Shape& shape, Get get) {
   using T = std::remove_const_t<typename View::Scalar>;
   BaseTensor tensor{std::move(key), dtype_of<T>, shape, {}, {}};
   tensor.read = [get, shape] {
-    const auto values = get();
+    const auto& values = get();
     const std::shared_ptr<std::byte> bytes = zeroed(std::size_t(shape.size()) * sizeof(T));
     T* next = reinterpret_cast<T*>(bytes.get());
     for (Index row = 0; row < values.rows(); ++row)
@@ -44,7 +44,7 @@ BaseTensor tensor_of_expression(std::string key, const Shape& shape, Get get) {
     return TensorView{dtype_of<T>, shape.to_vector(), bytes.get(), bytes};
   };
   tensor.write = [get](const TensorView& source, bool) {
-    auto values = get();
+    auto&& values = get();
     std::size_t next = 0;
     for (Index row = 0; row < values.rows(); ++row)
       for (Index col = 0; col < values.cols(); ++col) {
@@ -86,7 +86,7 @@ void tensors_of_traits(L& layer, const std::string& prefix, std::vector<BaseTens
       tensors.push_back(tensor_of_expression(prefix + "weight", Shape{shape[1], shape[0]},
                                              [&layer] { return traits_of<L>::weight(layer).transpose(); }));
     } else {
-      tensors.push_back(tensor_of_expression(prefix + "weight", shape, [&layer] { return traits_of<L>::weight(layer); }));
+      tensors.push_back(tensor_of_expression(prefix + "weight", shape, [&layer]() -> decltype(auto) { return traits_of<L>::weight(layer); }));
     }
   }
   with_bias(layer, [&](auto& bias) {

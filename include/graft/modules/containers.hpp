@@ -35,14 +35,14 @@ concept AnyMap = requires(T& map) {
   map.size();
 };
 template <class T>
-concept MapLike =
-    AnyMap<T> && (std::convertible_to<typename T::key_type, std::string_view> || std::integral<typename T::key_type>);
+concept MapLike = AnyMap<T> && (std::convertible_to<typename T::key_type, std::string_view> ||
+                                std::integral<typename T::key_type>);
 template <class T>
 concept ListLike = std::is_array_v<T> || (!AnyMap<T> && requires(T& list) {
-  typename T::value_type;
-  list.begin() != list.end();
-  list.size();
-} && !std::same_as<T, typename T::value_type>);
+                     typename T::value_type;
+                     list.begin() != list.end();
+                     list.size();
+                   } && !std::same_as<T, typename T::value_type>);
 
 template <class T>
 struct Element {};
@@ -74,20 +74,27 @@ constexpr bool any_holds(std::type_identity<Template<Alternatives...>>) {
 
 template <class T, Sought sought>
 constexpr bool holds() {
-  if constexpr (std::is_const_v<T> || std::is_volatile_v<T>) return holds<std::remove_cv_t<T>, sought>();
-  else if constexpr (enable_parameter<T>) return sought == Sought::modules_and_parameters;
-  else if constexpr (Leaf<T> || Module<T>) return true;
-  else if constexpr (PointerLike<T>) return holds<ElementOf<T>, sought>();
-  else if constexpr (VariantLike<T> || TupleLike<T>) return any_holds<sought>(std::type_identity<T>{});
-  else if constexpr (MapLike<T> || ListLike<T>) return holds<ElementOf<T>, sought>();
-  else return false;
+  if constexpr (std::is_const_v<T> || std::is_volatile_v<T>)
+    return holds<std::remove_cv_t<T>, sought>();
+  else if constexpr (enable_parameter<T>)
+    return sought == Sought::modules_and_parameters;
+  else if constexpr (Leaf<T> || Module<T>)
+    return true;
+  else if constexpr (PointerLike<T>)
+    return holds<ElementOf<T>, sought>();
+  else if constexpr (VariantLike<T> || TupleLike<T>)
+    return any_holds<sought>(std::type_identity<T>{});
+  else if constexpr (MapLike<T> || ListLike<T>)
+    return holds<ElementOf<T>, sought>();
+  else
+    return false;
 }
 
 /// Whether a type is a module, a layer or a site, or a container of such.
 template <class T>
 inline constexpr bool holds_modules = holds<T, Sought::modules>();
-/// Whether a type is anything that `visit` shows, or a container of such. Decides whether a member is looked at:
-/// a std::vector<float> is not.
+/// Whether a type is anything that `visit` shows, or a container of such. Decides whether a member is looked
+/// at: a std::vector<float> is not.
 template <class T>
 inline constexpr bool holds_nodes = holds<T, Sought::modules_and_parameters>();
 

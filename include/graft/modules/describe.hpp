@@ -7,25 +7,26 @@
 
 #include "../core/version.hpp"
 
-/// GRAFT_MODULE(a, b, c) in a class body, at any place and access, names the members that are modules, layers,
-/// parameters or containers of these. At least 300 names; none is fine.
-// The list is written once as text and once as function arguments, never taken apart by macros: there is no limit
-// to its length, and a misspelt name is reported by itself.
-#define GRAFT_MODULE(...)                                                     \
-  friend struct ::graft::access;                                              \
-  static constexpr const char* graft_names() { return #__VA_ARGS__; }         \
-  template <class GraftVisitor>                                               \
-  constexpr auto graft_members(GraftVisitor&& graft_visitor) {                \
-    return graft_visitor.members(this __VA_OPT__(, ) __VA_ARGS__);            \
+/// GRAFT_MODULE(a, b, c) in a class body, at any place and access, names the members that are modules,
+/// layers, parameters or containers of these. At least 300 names; none is fine.
+// The list is written once as text and once as function arguments, never taken apart by macros: there is no
+// limit to its length, and a misspelt name is reported by itself.
+#define GRAFT_MODULE(...)                                             \
+  friend struct ::graft::access;                                      \
+  static constexpr const char* graft_names() { return #__VA_ARGS__; } \
+  template <class GraftVisitor>                                       \
+  constexpr auto graft_members(GraftVisitor&& graft_visitor) {        \
+    return graft_visitor.members(this __VA_OPT__(, ) __VA_ARGS__);    \
   }
 
-/// GRAFT_MODULE_FROM(Base, d, e) in a class derived from a described `Base`: the members of `Base`, then d and e.
-#define GRAFT_MODULE_FROM(Base, ...)                                                               \
-  friend struct ::graft::access;                                                                   \
-  static constexpr const char* graft_names() { return #__VA_ARGS__; }                              \
-  template <class GraftVisitor>                                                                    \
-  constexpr auto graft_members(GraftVisitor&& graft_visitor) {                                     \
-    return graft_visitor.members_from(static_cast<Base*>(this), this __VA_OPT__(, ) __VA_ARGS__);  \
+/// GRAFT_MODULE_FROM(Base, d, e) in a class derived from a described `Base`: the members of `Base`, then d
+/// and e.
+#define GRAFT_MODULE_FROM(Base, ...)                                                              \
+  friend struct ::graft::access;                                                                  \
+  static constexpr const char* graft_names() { return #__VA_ARGS__; }                             \
+  template <class GraftVisitor>                                                                   \
+  constexpr auto graft_members(GraftVisitor&& graft_visitor) {                                    \
+    return graft_visitor.members_from(static_cast<Base*>(this), this __VA_OPT__(, ) __VA_ARGS__); \
   }
 
 namespace graft {
@@ -38,7 +39,8 @@ namespace graft {
 template <class T>
 struct describe;
 
-/// What graft must know of a layer: specialised with kind, scalar and sizes; the ready-made layers have theirs.
+/// What graft must know of a layer: specialised with kind, scalar and sizes; the ready-made layers have
+/// theirs.
 template <class T>
 struct layer_traits {};
 
@@ -130,38 +132,48 @@ struct TypeCollector {
 
 template <class T>
 using MemberTypesOf = decltype(access::members(std::declval<T&>(), TypeCollector<T>{}));
-/// False only where a list is ill-formed, which the compiler has reported by then: asking spares what would follow.
+/// False only where a list is ill-formed, which the compiler has reported by then: asking spares what would
+/// follow.
 template <class T>
 concept HasMemberTypes = requires { typename MemberTypesOf<T>; };
 
+/// Hands members to f, const where their object is: apart from ObjectVisitor, so that it is compiled once per
+/// member type and not once per class.
+template <bool is_const, class F>
+struct MemberCaller {
+  F& f;
+  template <class M>
+  constexpr void call(std::string_view name, M& member) {
+    if constexpr (is_const)
+      f(name, static_cast<const M&>(member));
+    else
+      f(name, member);
+  }
+};
+
 // Expansions into an array, not folds: clang limits a fold to 256 operands.
 template <class Object, class F>
-struct ObjectVisitor {
+struct ObjectVisitor : MemberCaller<std::is_const_v<Object>, F> {
   Object& object;
-  F& f;
+
+  constexpr ObjectVisitor(Object& described, F& function)
+      : MemberCaller<std::is_const_v<Object>, F>{function}, object(described) {}
 
   template <class Owner, class... Members>
   constexpr void members(Owner*, Members&... list) {
     check_owner<std::remove_const_t<Object>, Owner>();
     [[maybe_unused]] NameCursor names(access::names<Owner>());
-    [[maybe_unused]] const int in_order[] = {0, (visit_one(names.next(), list), 0)...};
+    [[maybe_unused]] const int in_order[] = {0, (this->call(names.next(), list), 0)...};
   }
   template <class Base, class Owner, class... Members>
   constexpr void members_from(Base* base, Owner* owner, Members&... list) {
     using ConstAsObject = std::conditional_t<std::is_const_v<Object>, const Base, Base>;
-    for_each_member<ConstAsObject>(*base, f);
+    for_each_member<ConstAsObject>(*base, this->f);
     members(owner, list...);
   }
   template <class C, class M>
-  constexpr void operator()(std::string_view name, M C::* member) {
-    f(name, object.*member);
-  }
-
- private:
-  template <class M>
-  constexpr void visit_one(std::string_view name, M& member) {
-    if constexpr (std::is_const_v<Object>) f(name, static_cast<const M&>(member));
-    else f(name, member);
+  constexpr void operator()(std::string_view name, M C::*member) {
+    this->f(name, object.*member);
   }
 };
 
@@ -186,12 +198,15 @@ struct TypeVisitor {
 template <class T, class F>
 constexpr void for_each_member(T& object, F&& f) {
   using Described = std::remove_const_t<T>;
-  detail::ObjectVisitor<T, std::remove_reference_t<F>> visitor{object, f};
-  if constexpr (detail::DescribedOutside<Described>) describe<Described>::members(visitor);
-  else access::members(const_cast<Described&>(object), visitor);  // the visitor hands out const members again
+  detail::ObjectVisitor<T, std::remove_reference_t<F>> visitor(object, f);
+  if constexpr (detail::DescribedOutside<Described>)
+    describe<Described>::members(visitor);
+  else
+    access::members(const_cast<Described&>(object), visitor);  // the visitor hands out const members again
 }
 
-/// Calls f.template operator()<Member>(name) for every member that the description of T lists, without an object.
+/// Calls f.template operator()<Member>(name) for every member that the description of T lists, without an
+/// object.
 template <class T, class F>
 constexpr void for_each_member_type(F&& f) {
   detail::TypeVisitor<std::remove_reference_t<F>> visitor{f};

@@ -52,6 +52,25 @@ void look_up(const W* weight, Index num, Index dim, const EmbeddingOptions& opti
       for (Index c = 0; c < dim; ++c) to[c] *= factor;
   }
 }
+
+/// Looks such ids up: fill(Ids, y) writes one row of dim features for each. A matrix (n, dim); where the ids are a
+/// tensor that can make another, a tensor of its kind with the features as one more dimension.
+template <class T, class X, class Fill>
+auto embed(const X& ids, Index dim, Fill fill) {
+  std::vector<std::int64_t> storage;
+  const Ids all = ids_of(ids, storage);
+  if constexpr (requires { tensor_traits<X>::template make_other<tensor_traits<X>::rank + 1, T>(Shape{}); }) {
+    Shape shape = tensor_traits<X>::shape(ids);
+    shape.push_back(dim);
+    auto y = tensor_traits<X>::template make_other<tensor_traits<X>::rank + 1, T>(shape);
+    fill(all, graft::out<T>(tensor_traits<decltype(y)>::data(y), all.size(), dim));
+    return y;
+  } else {
+    Matrix<T> y(all.size(), dim);
+    fill(all, graft::out(y));
+    return y;
+  }
+}
 }  // namespace detail
 
 /// A table of vectors looked up by token id: torch's nn.Embedding. weight (num, dim).
@@ -69,13 +88,12 @@ struct Embedding {
                         "it names a row, from the end if negative", "pass one of its rows");
   }
 
-  /// Token ids of any kind, n of them → (n, dim): a matrix, or Rows where Tokens came in.
+  /// Token ids of any kind, n of them → (n, dim): a matrix, or Rows where Tokens came in. A tensor of ids → a tensor
+  /// of its kind with dim as its last dimension.
   auto operator()(const IdsLike auto& ids) const {
-    std::vector<std::int64_t> storage;
-    const Ids all = ids_of(ids, storage);
-    Matrix<compute_scalar<T>> y(all.size(), weight.cols());
-    detail::look_up<compute_scalar<T>>(weight.view().data(), weight.rows(), weight.cols(), options, all, graft::out(y));
-    return y;
+    return detail::embed<compute_scalar<T>>(ids, weight.cols(), [&](const Ids& all, Out<compute_scalar<T>> y) {
+      detail::look_up<compute_scalar<T>>(weight.view().data(), weight.rows(), weight.cols(), options, all, y);
+    });
   }
   auto operator()(const Tokens& tokens) const {
     Rows<compute_scalar<T>> y(tokens.batch(), tokens.batch().rows(), {weight.cols()});

@@ -43,13 +43,11 @@ template <class Op, TensorLike X>
 auto custom_features_last(const Op& op, const X& x) {
   using traits = tensor_traits<X>;
   using T = typename traits::scalar;
-  Shape shape = traits::shape(x);
-  const Index features = shape.back();
-  const std::array<In<T>, 1> view{graft::in<T>(traits::data(x), features ? shape.size() / features : 0, features)};
-  shape[shape.rank() - 1] = op.cols(std::span<const In<T>>(view));
-  auto y = traits::make(shape);
+  const std::array<In<T>, 1> view{features_last(x)};
+  const Index features = op.cols(std::span<const In<T>>(view));
+  auto y = traits::make(with_features(traits::shape(x), features));
   const OneSequence one(view[0].rows());
-  op.forward(one.view(), graft::out<T>(tensor_traits<decltype(y)>::data(y), view[0].rows(), shape.back()),
+  op.forward(one.view(), graft::out<T>(tensor_traits<decltype(y)>::data(y), view[0].rows(), features),
              std::span<const In<T>>(view));
   return y;
 }

@@ -102,7 +102,7 @@ auto custom(const Op& op, const X0& x0, const X&... x) {
   Shape whole{views[0].rows()};
   for (Index dimension : row) whole.push_back(dimension);
   auto y = [&] {
-    if constexpr (requires { Op::flattens; }) return traits::template make<2>(whole);
+    if constexpr (requires { Op::flattens; }) return traits::template make_other<2, T>(whole);
     else return traits::make(whole);
   }();
   const detail::OneSequence one(views[0].rows());

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "../core/fixed_string.hpp"
+#include "../core/type_name.hpp"
 #include "containers.hpp"
 #include "describe.hpp"
 
@@ -34,6 +35,7 @@ struct TypeNode {
   };
   Children children;
   bool is_module, is_site;
+  std::string_view type;  // its identity: with sanitizers, GCC does not compare addresses at compile time
   void (*each_child)(ChildSink&);
 
   [[nodiscard]] constexpr bool allows(std::string_view child_name, std::string_view asked) const {
@@ -50,14 +52,19 @@ constexpr void each_child(ChildSink& sink);
 
 template <class T>
 constexpr TypeNode::Children children_of() {
-  if constexpr (Leaf<T> || Module<T> || TupleLike<T>) return TypeNode::Children::named;
-  else if constexpr (PointerLike<T> || VariantLike<T>) return TypeNode::Children::same;
-  else if constexpr (MapLike<T>) return TypeNode::Children::keyed;
-  else return TypeNode::Children::indexed;
+  if constexpr (Leaf<T> || Module<T> || TupleLike<T>)
+    return TypeNode::Children::named;
+  else if constexpr (PointerLike<T> || VariantLike<T>)
+    return TypeNode::Children::same;
+  else if constexpr (MapLike<T>)
+    return TypeNode::Children::keyed;
+  else
+    return TypeNode::Children::indexed;
 }
 
 template <class T>
-inline constexpr TypeNode type_node{children_of<T>(), Leaf<T> || Module<T>, enable_site<T>, &each_child<T>};
+inline constexpr TypeNode type_node{children_of<T>(), Leaf<T> || Module<T>, enable_site<T>, spelling_of<T>(),
+                                    &each_child<T>};
 
 template <class T>
 constexpr void add_child(ChildSink& sink, std::string_view name) {
@@ -85,8 +92,9 @@ constexpr void each_child([[maybe_unused]] ChildSink& sink) {
   } else if constexpr (Leaf<T>) {
     return;
   } else if constexpr (VariantLike<T>) {
-    [&]<class... A>(std::type_identity<std::variant<A...>>) { (add_child<A>(sink, ""), ...); }(
-        std::type_identity<T>{});
+    [&]<class... A>(std::type_identity<std::variant<A...>>) {
+      (add_child<A>(sink, ""), ...);
+    }(std::type_identity<T>{});
   } else if constexpr (TupleLike<T>) {
     [&]<std::size_t... I>(std::index_sequence<I...>) {
       (add_child<std::tuple_element_t<I, T>>(sink, index_name<I>), ...);
@@ -104,7 +112,7 @@ struct TypePlace {
 
   [[nodiscard]] constexpr bool is_inside_itself() const {
     for (const TypePlace* above = parent; above != nullptr; above = above->parent)
-      if (above->node == node) return true;
+      if (above->node->type == node->type) return true;
     return false;
   }
   [[nodiscard]] constexpr std::size_t path_length() const {
@@ -123,8 +131,8 @@ struct TypePlace {
   }
 };
 
-/// Calls f(place) for `place` and all that is below it. A type inside itself is shown there, but not entered again:
-/// the names further down are the same.
+/// Calls f(place) for `place` and all that is below it. A type inside itself is shown there, but not entered
+/// again: the names further down are the same.
 template <class F>
 constexpr void walk_types(const TypePlace& place, F& f) {
   struct Sink final : ChildSink {
@@ -152,10 +160,12 @@ constexpr void find_from(const TypeNode& node, std::string_view rest, Named& nam
     constexpr Sink(const TypeNode& parent_node, std::string_view path, Named& found)
         : parent(parent_node), rest(path), named(found) {}
     constexpr void child(std::string_view name, const TypeNode& node) override {
-      const std::size_t dot = rest.find('.');
-      if (parent.children == TypeNode::Children::same) find_from(node, rest, named);
+      std::size_t dot = 0;  // not rest.find: GCC cannot run it on a template argument with sanitizers on
+      while (dot < rest.size() && rest[dot] != '.') ++dot;
+      if (parent.children == TypeNode::Children::same)
+        find_from(node, rest, named);
       else if (!rest.empty() && parent.allows(name, rest.substr(0, dot)))
-        find_from(node, dot == rest.npos ? std::string_view{} : rest.substr(dot + 1), named);
+        find_from(node, dot == rest.size() ? std::string_view{} : rest.substr(dot + 1), named);
     }
     const TypeNode& parent;
     std::string_view rest;
@@ -243,8 +253,8 @@ constexpr auto list_paths() {
 }
 }  // namespace detail
 
-/// The paths of a model's modules, layers and sites, known at compile time: "layers.*.self_attn.q_proj". A `*`
-/// stands for an index or key. The model itself is the first, under "".
+/// The paths of a model's modules, layers and sites, known at compile time: "layers.*.self_attn.q_proj". A
+/// `*` stands for an index or key. The model itself is the first, under "".
 template <class M>
 inline constexpr auto paths = detail::list_paths<M>();
 

@@ -12,11 +12,12 @@
 namespace graft {
 
 namespace detail {
-// An aggregate's members are found out by what can initialise them. Nothing is ever bound to them, so an array, a
-// base or a bit-field among them is no obstacle.
+// An aggregate's members are found out by what can initialise them. Nothing is ever bound to them, so an
+// array, a base or a bit-field among them is no obstacle.
 //
-// The conversions are for lvalues: a site that takes any constructor argument prefers the argument itself, as an
-// rvalue, so that the two do not compete. They are never called, but clang wants a body where the model has no linkage.
+// The conversions are for lvalues: a site that takes any constructor argument prefers the argument itself, as
+// an rvalue, so that the two do not compete. They are never called, but clang wants a body where the model
+// has no linkage.
 struct AnyValue {
   template <class T>
   operator T() const& {
@@ -49,8 +50,11 @@ constexpr bool initialised_by_any(std::index_sequence<I...>) {
 }
 template <class T, std::size_t... I>
 constexpr bool has_more_than(std::index_sequence<I...>) {
-  return requires { T{std::declval<AnyValueAt<I>>()..., {}}; } ||
-         requires { T{std::declval<AnyValueAt<I>>()..., std::declval<AnyReference>()}; };
+  return requires {
+    T{std::declval<AnyValueAt<I>>()..., {}};
+  } || requires {
+    T{std::declval<AnyValueAt<I>>()..., std::declval<AnyReference>()};
+  };
 }
 template <class T, class Probe, std::size_t... Before, std::size_t... After>
 constexpr bool initialised_by(std::index_sequence<Before...>, std::index_sequence<After...>) {
@@ -61,15 +65,19 @@ constexpr bool initialised_by(std::index_sequence<Before...>, std::index_sequenc
 
 inline constexpr std::size_t most_members = 256, unknown_members = std::size_t(-1);
 
-/// How many values an aggregate takes; each element of an array is one. Fewer values than members do only where the
-/// other members have initialisers, so the count goes up, not down.
+/// How many values an aggregate takes; each element of an array is one. Fewer values than members do only
+/// where the other members have initialisers, so the count goes up, not down.
 template <class T, std::size_t N = 0, bool found = false>
 constexpr std::size_t count_members() {
   constexpr bool valid = initialised_by_any<T>(std::make_index_sequence<N>{});
-  if constexpr (valid && N < most_members) return count_members<T, N + 1, true>();
-  else if constexpr (!found && N < most_members) return count_members<T, N + 1>();
-  else if constexpr (!found || has_more_than<T>(std::make_index_sequence<N - 1>{})) return unknown_members;
-  else return N - 1;
+  if constexpr (valid && N < most_members)
+    return count_members<T, N + 1, true>();
+  else if constexpr (!found && N < most_members)
+    return count_members<T, N + 1>();
+  else if constexpr (!found || has_more_than<T>(std::make_index_sequence<N - 1>{}))
+    return unknown_members;
+  else
+    return N - 1;
 }
 
 template <class T, std::size_t members, std::size_t I>
@@ -97,8 +105,10 @@ struct ListedModules {
 template <class Member>
 constexpr std::size_t count_modules_in() {
   using Value = std::remove_all_extents_t<Member>;
-  if constexpr (holds_modules<Value>) return sizeof(Member) / sizeof(Value);
-  else return 0;
+  if constexpr (holds_modules<Value>)
+    return sizeof(Member) / sizeof(Value);
+  else
+    return 0;
 }
 
 template <class Base, class... Members>
@@ -118,25 +128,29 @@ constexpr ListedModules count_listed(const char* text, MemberTypes<Base, Members
 template <class T>
 constexpr bool lists_all() {
   static_assert(DescribedInside<T>, "graft: lists_all_modules checks a GRAFT_MODULE: this class has none");
-  static_assert(!DescribedInside<T> || std::is_aggregate_v<T>,
-                "graft: lists_all_modules looks into aggregates only: this class has a constructor, a virtual "
-                "function, or a private member or base");
+  static_assert(
+      !DescribedInside<T> || std::is_aggregate_v<T>,
+      "graft: lists_all_modules looks into aggregates only: this class has a constructor, a virtual "
+      "function, or a private member or base");
   if constexpr (DescribedInside<T> && std::is_aggregate_v<T>) {
     constexpr std::size_t members = count_members<T>();
-    static_assert(members != unknown_members,
-                  "graft: lists_all_modules cannot look into this class: it has a reference among its members, or a "
-                  "member that takes no value, or more than 255 members");
+    static_assert(
+        members != unknown_members,
+        "graft: lists_all_modules cannot look into this class: it has a reference among its members, or a "
+        "member that takes no value, or more than 255 members");
     constexpr ListedModules listed = count_listed(access::names<T>(), MemberTypesOf<T>{});
-    if constexpr (members == unknown_members) return true;  // reported above, once
-    else return listed.distinct && listed.count == count_module_members<T, members>();
+    if constexpr (members == unknown_members)
+      return true;  // reported above, once
+    else
+      return listed.distinct && listed.count == count_module_members<T, members>();
   } else {
     return true;  // reported above, once
   }
 }
 }  // namespace detail
 
-/// For tests: whether the GRAFT_MODULE of an aggregate lists every member that is, or holds, a module. A member that
-/// is a parameter is not asked for: a matrix may as well be scratch.
+/// For tests: whether the GRAFT_MODULE of an aggregate lists every member that is, or holds, a module. A
+/// member that is a parameter is not asked for: a matrix may as well be scratch.
 template <class U>
 inline constexpr bool lists_all_modules = detail::lists_all<U>();
 

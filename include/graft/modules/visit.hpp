@@ -44,9 +44,9 @@ class Walker {
     node(model, 0);
   }
 
- private:
+  /// A child of the node where the walk is.
   template <class T>
-  void named(std::string_view name, T& object) {
+  void operator()(std::string_view name, T& object) {
     if constexpr (holds_nodes<T>) {
       const std::size_t parent = path_.size();
       if (parent > 0) path_ += '.';
@@ -57,25 +57,33 @@ class Walker {
     }
   }
 
+ private:
   template <class T>
   void node(T& object, std::size_t name_begin) {
     using U = std::remove_const_t<T>;
-    if constexpr (!holds_nodes<U>) return;
-    else if constexpr (enable_parameter<U>) handler_.parameter(place(name_begin), object);
-    else if constexpr (Leaf<U> || Module<U>) module(object, name_begin);
-    else if constexpr (PointerLike<U>) pointee(object, name_begin);
-    else if constexpr (VariantLike<U>) alternative(object, name_begin);
-    else if constexpr (TupleLike<U>) tuple(object, name_begin);
-    else if constexpr (MapLike<U>) map(object, name_begin);
-    else list(object, name_begin);
+    if constexpr (!holds_nodes<U>)
+      return;
+    else if constexpr (enable_parameter<U>)
+      handler_.parameter(place(name_begin), object);
+    else if constexpr (Leaf<U> || Module<U>)
+      module(object, name_begin);
+    else if constexpr (PointerLike<U>)
+      pointee(object, name_begin);
+    else if constexpr (VariantLike<U>)
+      alternative(object, name_begin);
+    else if constexpr (TupleLike<U>)
+      tuple(object, name_begin);
+    else if constexpr (MapLike<U>)
+      map(object, name_begin);
+    else
+      list(object, name_begin);
   }
 
   template <class T>
   void module(T& object, std::size_t name_begin) {
     using U = std::remove_const_t<T>;
     handler_.enter_module(place(name_begin), object);
-    if constexpr (Module<U> && !enable_site<U>)
-      for_each_member(object, [this](std::string_view name, auto& member) { this->named(name, member); });
+    if constexpr (Module<U> && !enable_site<U>) for_each_member(object, *this);
     handler_.leave_module(place(name_begin), object);
   }
 
@@ -84,8 +92,10 @@ class Walker {
     if (!pointer) return;
     if constexpr (SharedLike<std::remove_const_t<T>>)
       if (!seen_.emplace(pointer.get(), &identity<ElementOf<std::remove_const_t<T>>>).second) return;
-    if constexpr (std::is_const_v<T>) node(std::as_const(*pointer), name_begin);
-    else node(*pointer, name_begin);
+    if constexpr (std::is_const_v<T>)
+      node(std::as_const(*pointer), name_begin);
+    else
+      node(*pointer, name_begin);
   }
 
   template <class T>
@@ -100,7 +110,7 @@ class Walker {
     const Container container{ContainerKind::tuple, size, holds_modules<T>};
     handler_.enter_container(place(name_begin), container);
     [&]<std::size_t... I>(std::index_sequence<I...>) {
-      (named(std::to_string(I), std::get<I>(tuple)), ...);
+      ((*this)(std::to_string(I), std::get<I>(tuple)), ...);
     }(std::make_index_sequence<size>{});
     handler_.leave_container(place(name_begin), container);
   }
@@ -110,8 +120,10 @@ class Walker {
     const Container container{ContainerKind::map, std::size_t(map.size()), holds_modules<T>};
     handler_.enter_container(place(name_begin), container);
     for (auto& [key, value] : map) {
-      if constexpr (std::integral<std::remove_cvref_t<decltype(key)>>) named(std::to_string(key), value);
-      else named(std::string_view(key), value);
+      if constexpr (std::integral<std::remove_cvref_t<decltype(key)>>)
+        (*this)(std::to_string(key), value);
+      else
+        (*this)(std::string_view(key), value);
     }
     handler_.leave_container(place(name_begin), container);
   }
@@ -121,7 +133,7 @@ class Walker {
     const Container container{ContainerKind::list, std::size_t(std::size(list)), holds_modules<T>};
     handler_.enter_container(place(name_begin), container);
     std::size_t index = 0;
-    for (auto& element : list) named(std::to_string(index++), element);
+    for (auto& element : list) (*this)(std::to_string(index++), element);
     handler_.leave_container(place(name_begin), container);
   }
 
@@ -167,9 +179,9 @@ void walk(M& model, Handler&& handler) {
   if constexpr (detail::holds_nodes<M>) detail::Walker<std::remove_reference_t<Handler>>(handler).root(model);
 }
 
-/// Calls f(std::string_view path, auto& node) for the model itself, under "", and then for every described class,
-/// layer, site and listed parameter below it, parents first. A node that shared pointers reach twice is shown
-/// under its first path only.
+/// Calls f(std::string_view path, auto& node) for the model itself, under "", and then for every described
+/// class, layer, site and listed parameter below it, parents first. A node that shared pointers reach twice
+/// is shown under its first path only.
 template <class M, class F>
 void visit(M& model, F&& f) {
   walk(model, detail::CallOnEveryNode<std::remove_reference_t<F>>{f});

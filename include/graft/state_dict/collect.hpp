@@ -3,6 +3,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "slots.hpp"
@@ -10,9 +11,33 @@
 namespace graft {
 
 namespace detail {
+/// With bias = all, PEFT collects every bias of the model by its name in memory: of a module that is saved whole
+/// also the original's, and the copy's once more.
+inline void collect_saved_biases(const ModelSites& model, const AdapterRecord& record, StateDict& state_dict) {
+  for (const auto& site : model.sites) {
+    const SiteTable* table = site->table();
+    const SiteEntry* entry = table ? table->find(record.id) : nullptr;
+    if (!entry || !entry->copy) continue;
+    const auto collect = [&](AnyModuleCopy* copy, std::string_view infix) {
+      for (const BaseTensor& tensor : site->tensors(copy))
+        if (tensor.key == "bias") state_dict.insert(join_path(join_path(site->path(), infix), tensor.key), tensor.read());
+    };
+    collect(nullptr, "original_module");
+    collect(entry->copy.get(), "modules_to_save");
+  }
+}
+
 [[nodiscard]] inline StateDict adapter_state_dict(const ModelSites& model, std::string_view adapter_name) {
+  const auto record = need_record(model, adapter_name);
   StateDict state_dict;
-  for (const AdapterSlot& slot : adapter_slots(model, *need_record(model, adapter_name))) state_dict.insert(slot.key, slot.read());
+  for (const AdapterSlot& slot : adapter_slots(model, *record)) state_dict.insert(slot.key, slot.read());
+  const bool trains_all_biases = std::visit(
+      []<class C>(const C& config) {
+        if constexpr (requires { config.bias; }) return config.bias == Bias::all;
+        else return false;
+      },
+      record->config);
+  if (trains_all_biases) collect_saved_biases(model, *record, state_dict);
   return state_dict;
 }
 
@@ -90,14 +115,8 @@ template <class M>
   StateDict all;
   const ModelSites sites = sites_of(model);
   const auto records = detail::records_of(sites);
-  const auto own = [&](const detail::BaseTensor& tensor) {
-    for (const auto& record : records)
-      for (const PlainBias& bias : record->plain_biases)
-        if (record->plain_biases_in_place && bias.key == tensor.key) return bias.values.view();
-    return tensor.read();
-  };
   detail::for_each_in_order(
-      sites, [&](const detail::BaseTensor& tensor) { all.insert(tensor.key, own(tensor)); },
+      sites, [&](const detail::BaseTensor& tensor) { all.insert(tensor.key, detail::base_values(records, tensor)); },
       [&](const AnySite& site) {
         for (const detail::BaseTensor& tensor : site.tensors()) all.insert(join_path(site.path(), tensor.key), tensor.read());
       });

@@ -44,16 +44,26 @@ class Loader {
     for (const std::string& key : other_keys) places_.try_emplace(key, targets_.size());
     targets_.push_back(std::move(target));
   }
+  /// Another spelling of the target added last, which counts only where that one's key is missing.
+  void add_beside(const std::string& key) { beside_.try_emplace(key, targets_.size() - 1); }
   /// A key that may stand in the state dict and is not used.
   void accept(std::string key) { places_.try_emplace(std::move(key), unused); }
 
   [[nodiscard]] LoadReport load(const StateDict& state_dict) && {
     std::vector<const TensorView*> sources(targets_.size());
     for (const auto& [key, view] : state_dict) {
+      const std::string bare(strip_peft_prefix(key));
       auto place = places_.find(key);
-      if (place == places_.end()) place = places_.find(std::string(strip_peft_prefix(key)));
-      if (place == places_.end()) report_.unexpected_keys.push_back(key);
-      else if (place->second != unused) check(key, view, place->second, sources);
+      if (place == places_.end()) place = places_.find(bare);
+      if (place != places_.end()) {
+        if (place->second != unused) check(key, view, place->second, sources);
+      } else if (const auto beside = beside_.find(bare); beside != beside_.end()) {
+        const std::string& first = targets_[beside->second].key;
+        if (!state_dict.contains(first) && !state_dict.contains(std::string(peft_prefix) + first))
+          check(key, view, beside->second, sources);
+      } else {
+        report_.unexpected_keys.push_back(key);
+      }
     }
     for (std::size_t i = 0; i < targets_.size(); ++i)
       if (!sources[i] && targets_[i].is_required) report_.missing_keys.push_back(targets_[i].key);
@@ -115,7 +125,7 @@ class Loader {
   LoadOptions options_;
   std::string what_;
   std::vector<LoadTarget> targets_;
-  std::unordered_map<std::string, std::size_t> places_;
+  std::unordered_map<std::string, std::size_t> places_, beside_;
   std::string mismatches_;
   LoadReport report_;
 };
@@ -135,8 +145,10 @@ inline LoadReport load_adapter_state(const ModelSites& model, const StateDict& s
                                      const LoadOptions& options) {
   const auto record = need_record(model, adapter_name);
   Loader loader(options, "adapter '" + record->name + "'");
-  for (AdapterSlot& slot : adapter_slots(model, *record))
+  for (AdapterSlot& slot : adapter_slots(model, *record)) {
     loader.add({std::move(slot.key), slot.dtype, slot.shape, std::move(slot.write)}, slot.other_keys);
+    if (!slot.key_beside.empty()) loader.add_beside(slot.key_beside);
+  }
   accept_base_keys(model, *record, loader);
   // an embedding that is a target is saved whole (save_embedding_layers): PEFT loads it over the base
   for (const auto& site : model.sites)
@@ -171,8 +183,13 @@ LoadReport set_base_model_state_dict(M& model, const StateDict& state_dict, cons
     loader.add({join_path(path, tensor.key), tensor.dtype, tensor.shape, std::move(tensor.write)},
                {join_path(join_path(path, "base_layer"), tensor.key), join_path(join_path(path, "original_module"), tensor.key)});
   };
+  const auto records = detail::records_of(sites);
   for (const auto& tensor : sites.plain) {
     detail::BaseTensor copy = tensor;
+    for (const auto& record : records)  // an adapter's bias stands in the layer: the base's own is kept aside
+      for (PlainBias& bias : record->plain_biases)
+        if (record->plain_biases_in_place && bias.key == tensor.key)
+          copy.write = [values = &bias.values](const TensorView& source, bool) { detail::assign(*values, source, false); };
     add("", copy);
   }
   for (const auto& site : sites.sites)

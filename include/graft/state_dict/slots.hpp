@@ -14,7 +14,8 @@ namespace graft::detail {
 /// One tensor of an adapter: where it stands in a file and in memory, and how to read and replace it.
 struct AdapterSlot {
   std::string key;                      ///< in a file, without prefix
-  std::vector<std::string> other_keys;  ///< further spellings that PEFT writes or accepts
+  std::vector<std::string> other_keys;  ///< further spellings that PEFT accepts
+  std::string key_beside{};             ///< a spelling that PEFT writes beside the key, for the same tensor
   Dtype dtype = Dtype::f32;
   Shape shape{};
   std::function<TensorView()> read;
@@ -26,7 +27,7 @@ struct AdapterSlot {
 [[nodiscard]] inline std::vector<AdapterSlot> adapter_slots(const ModelSites& model, const AdapterRecord& record) {
   std::vector<AdapterSlot> slots;
   const auto of_data = [&](std::string key, std::vector<std::string> others, ParameterData* data, std::string in_memory) {
-    slots.push_back({std::move(key), std::move(others), data->dtype(), data->shape(), [data] { return data->view(); },
+    slots.push_back({std::move(key), std::move(others), {}, data->dtype(), data->shape(), [data] { return data->view(); },
                      [data](const TensorView& source, bool may_borrow) { assign(*data, source, may_borrow); },
                      std::move(in_memory)});
   };
@@ -39,7 +40,7 @@ struct AdapterSlot {
           of_data(bias.key, {}, const_cast<ParameterData*>(&bias.values), bias.key);
           continue;
         }
-        slots.push_back({bias.key, {}, tensor.dtype, tensor.shape, tensor.read, tensor.write, bias.key});
+        slots.push_back({bias.key, {}, {}, tensor.dtype, tensor.shape, tensor.read, tensor.write, bias.key});
       }
   };
   std::size_t plain = 0;
@@ -67,7 +68,8 @@ struct AdapterSlot {
       for (const BaseTensor& tensor : site.tensors(entry->copy.get())) {
         const std::string in_memory = join_path(join_path(path, "modules_to_save." + record.name), tensor.key);
         slots.push_back({join_path(path, tensor.key),
-                         {in_memory, join_path(join_path(path, "modules_to_save"), tensor.key)},
+                         {in_memory},
+                         join_path(join_path(path, "modules_to_save"), tensor.key),
                          tensor.dtype, tensor.shape, tensor.read, tensor.write, in_memory});
       }
   }

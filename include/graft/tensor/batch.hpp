@@ -84,7 +84,7 @@ class Batch {
   [[nodiscard]] Tokens input(const IdsLike auto& ids) const;
   /// A matrix, or a tensor whose first dimension is rows, copied. @throws ShapeError on another number of rows.
   template <class X>
-    requires((MatrixLike<X> && !IdsLike<X>) || TensorLike<X>)
+    requires((MatrixLike<X> || TensorLike<X>) && !IdsLike<X>)
   [[nodiscard]] auto input(const X& x) const;
 
   [[nodiscard]] Index rows() const { return rows_; }

@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "matrix.hpp"
+#include "tensor.hpp"
 
 namespace graft {
 
@@ -36,21 +36,36 @@ class Ids {
 
 namespace detail {
 template <class X>
-concept IdContainer = !MatrixLike<X> && (std::convertible_to<const X&, std::span<const std::int32_t>> ||
-                                         std::convertible_to<const X&, std::span<const std::int64_t>>);
+concept IdTensor = TensorLike<X> && !MatrixLike<X> &&
+                   std::integral<typename tensor_traits<std::remove_cvref_t<X>>::scalar>;
+template <class X>
+concept IdContainer = !MatrixLike<X> && !TensorLike<X> &&
+                      (std::convertible_to<const X&, std::span<const std::int32_t>> ||
+                       std::convertible_to<const X&, std::span<const std::int64_t>>);
 template <class X>
 concept IdMatrix = MatrixLike<X> && std::integral<typename std::remove_cvref_t<X>::Scalar>;
 }  // namespace detail
 
-/// Anything that holds token ids: vectors and spans of 32 or 64 bits, integer Eigen matrices.
+/// Anything that holds token ids: vectors and spans of 32 or 64 bits, integer Eigen matrices and tensors.
 template <class X>
-concept IdsLike = std::same_as<std::remove_cvref_t<X>, Ids> || detail::IdContainer<X> || detail::IdMatrix<X>;
+concept IdsLike = std::same_as<std::remove_cvref_t<X>, Ids> || detail::IdContainer<X> || detail::IdMatrix<X> ||
+                  detail::IdTensor<X>;
 
 /// Ids of any kind as `Ids`: in place where they are contiguous, else flattened row by row into `storage`.
 template <IdsLike X>
 [[nodiscard]] inline Ids ids_of(const X& ids, std::vector<std::int64_t>& storage) {
   if constexpr (std::same_as<X, Ids>) {
     return ids;
+  } else if constexpr (detail::IdTensor<X>) {
+    const auto* data = tensor_traits<X>::data(ids);
+    const auto count = std::size_t(tensor_traits<X>::shape(ids).size());
+    using T = std::remove_cvref_t<decltype(*data)>;
+    if constexpr (std::same_as<T, std::int32_t> || std::same_as<T, std::int64_t>) {
+      return Ids(std::span(data, count));
+    } else {
+      storage.assign(data, data + count);
+      return Ids(std::span<const std::int64_t>(storage));
+    }
   } else if constexpr (std::convertible_to<const X&, std::span<const std::int32_t>> && !MatrixLike<X>) {
     return Ids(std::span<const std::int32_t>(ids));
   } else if constexpr (!MatrixLike<X>) {

@@ -93,7 +93,7 @@ inline Tokens Batch::input(const IdsLike auto& ids) const {
 }
 
 template <class X>
-  requires((MatrixLike<X> && !IdsLike<X>) || TensorLike<X>)
+  requires((MatrixLike<X> || TensorLike<X>) && !IdsLike<X>)
 inline auto Batch::input(const X& x) const {
   if constexpr (MatrixLike<X>) {
     Rows<typename X::Scalar> rows(*this, x.rows(), {x.cols()});
