@@ -1,4 +1,4 @@
-// expect: graft: this class only inherits its base's GRAFT_MODULE. Add GRAFT_MODULE_FROM(Base, new members...) to it
+// expect: graft: this class only inherits its base's GRAFT_MODULE. Add GRAFT_MODULE_FROM(Base,
 // lines: 45
 #include <graft/graft.hpp>
 

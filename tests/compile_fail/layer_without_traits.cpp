@@ -10,4 +10,6 @@ struct Model {
   GRAFT_MODULE(head)
 };
 
-void inject(Model& model) { graft::inject_adapter_in_model(graft::LoraConfig{.target_modules = {"head"}}, model); }
+void inject(Model& model) {
+  graft::inject_adapter_in_model(graft::LoraConfig{.target_modules = {"head"}}, model);
+}

@@ -12,4 +12,6 @@ struct Model {
   GRAFT_MODULE(self_attn)
 };
 
-void inject(Model& model) { graft::inject_adapter_in_model(graft::LoraConfig{.target_modules = {"q_proj"}}, model); }
+void inject(Model& model) {
+  graft::inject_adapter_in_model(graft::LoraConfig{.target_modules = {"q_proj"}}, model);
+}

@@ -95,6 +95,7 @@ TEST_CASE("near names answer with as many last segments as the name has, nearest
 }
 
 TEST_CASE("a candidate whose end is the name is answered whole, the name itself never") {
-  CHECK(graft::nearest_names("linear.weight", Strings{"base.linear.weight"}) == Strings{"base.linear.weight"});
+  CHECK(graft::nearest_names("linear.weight", Strings{"base.linear.weight"}) ==
+        Strings{"base.linear.weight"});
   CHECK(graft::nearest_names("linear", Strings{"linear"}).empty());
 }

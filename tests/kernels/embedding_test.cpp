@@ -39,7 +39,10 @@ TEST_CASE("ids may be any integers, or a function") {
   std::vector<float> by_pointer(15), by_function(15);
   const std::int32_t few[] = {3, 0, 6};
   kernels::gather_rows(3, &few[0], 5, w.data(), w.ld, by_pointer.data(), 5);
-  kernels::gather_rows(3, [](Index i) { return i == 0 ? 3 : i == 1 ? 0 : 6; }, 5, w.data(), w.ld, by_function.data(), 5);
+  kernels::gather_rows(
+      3, [](Index i) { return i == 0   ? 3
+                              : i == 1 ? 0
+                                       : 6; }, 5, w.data(), w.ld, by_function.data(), 5);
   CHECK(by_pointer == by_function);
   CHECK(by_pointer[5] == w(0, 0));
 }
@@ -51,8 +54,8 @@ TEST_CASE("low_rank_embedding_update adds scale * A[:, id]^T B^T") {
       Matrix<float> y(Index(ids.size()), out, 3);
       const Matrix<float> before = y;
       std::vector<float> scratch(std::size_t(kernels::low_rank_embedding_scratch(y.rows, out, r)) + 1, 99.0f);
-      kernels::low_rank_embedding_update(y.rows, ids.data(), 7, r, out, A.data(), B.data(), 0.75f, y.data(), y.ld,
-                                         scratch.data());
+      kernels::low_rank_embedding_update(y.rows, ids.data(), 7, r, out, A.data(), B.data(), 0.75f, y.data(),
+                                         y.ld, scratch.data());
       bool all_fit = true;
       for (Index i = 0; i < y.rows; ++i)
         for (Index o = 0; o < out; ++o) {

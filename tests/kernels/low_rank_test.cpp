@@ -21,8 +21,8 @@ void check_update(Index n, Index in, Index out, Index r, bool with_e, bool with_
   const T scale = T(0.75);
   const Index needed = kernels::low_rank_scratch(n, in, out, r);
   std::vector<T> scratch(std::size_t(needed) + 1, T(99));
-  kernels::low_rank_update(n, in, out, r, x.data(), x.ld, A.data(), B.data(), with_e ? e.data() : nullptr, scale,
-                           with_beta ? beta.data() : nullptr, y.data(), y.ld, scratch.data());
+  kernels::low_rank_update(n, in, out, r, x.data(), x.ld, A.data(), B.data(), with_e ? e.data() : nullptr,
+                           scale, with_beta ? beta.data() : nullptr, y.data(), y.ld, scratch.data());
   bool all_fit = true;
   for (Index i = 0; i < n; ++i)
     for (Index o = 0; o < out; ++o) {
@@ -80,18 +80,19 @@ TEST_CASE("a row's update has the same bits alone and among others") {
     Matrix<float> alone = together;
     std::vector<float> scratch(std::size_t(kernels::low_rank_scratch(n, in, out, r)));
     const float* none = nullptr;
-    kernels::low_rank_update(n, in, out, r, x.data(), x.ld, A.data(), B.data(), none, 0.3f, none, together.data(),
-                             together.ld, scratch.data());
+    kernels::low_rank_update(n, in, out, r, x.data(), x.ld, A.data(), B.data(), none, 0.3f, none,
+                             together.data(), together.ld, scratch.data());
     for (Index i = 0, rows; i < n; i += rows) {
       rows = std::min(n - i, 1 + i % 7);
-      kernels::low_rank_update(rows, in, out, r, &x(i, 0), x.ld, A.data(), B.data(), none, 0.3f, none, &alone(i, 0),
-                               alone.ld, scratch.data());
+      kernels::low_rank_update(rows, in, out, r, &x(i, 0), x.ld, A.data(), B.data(), none, 0.3f, none,
+                               &alone(i, 0), alone.ld, scratch.data());
     }
     CHECK(together.storage == alone.storage);
   }
 }
 
 TEST_CASE("the scratch of an update is bounded in rows and outputs") {
-  CHECK(kernels::low_rank_scratch(1 << 20, 4096, 1 << 20, 16) == kernels::low_rank_scratch(4096, 1, 4096, 16));
+  CHECK(kernels::low_rank_scratch(1 << 20, 4096, 1 << 20, 16) ==
+        kernels::low_rank_scratch(4096, 1, 4096, 16));
   CHECK(kernels::low_rank_scratch(1, 4096, 4096, 16) < kernels::low_rank_scratch(64, 4096, 4096, 16));
 }

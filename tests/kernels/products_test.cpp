@@ -23,7 +23,8 @@ void check_product(Index n, Index out, Index in, bool with_bias, bool accumulate
   const T* b = with_bias ? bias.data() : nullptr;
   if constexpr (Transposed)
     kernels::product_nn(n, out, in, x.data(), x.ld, w.data(), w.ld, b, y.data(), y.ld, accumulate, scale);
-  else kernels::product_nt(n, out, in, x.data(), x.ld, w.data(), w.ld, b, y.data(), y.ld, accumulate);
+  else
+    kernels::product_nt(n, out, in, x.data(), x.ld, w.data(), w.ld, b, y.data(), y.ld, accumulate);
   bool all_fit = true;
   for (Index i = 0; i < n; ++i)
     for (Index o = 0; o < out; ++o) {
@@ -63,7 +64,8 @@ void check_rows_alone(Index out, Index in) {
   const auto run = [&](Index first, Index n, T* y) {
     if constexpr (Transposed)
       kernels::product_nn(n, out, in, &x(first, 0), x.ld, w.data(), w.ld, bias.data(), y, out, false, T(0.7));
-    else kernels::product_nt(n, out, in, &x(first, 0), x.ld, w.data(), w.ld, bias.data(), y, out, false);
+    else
+      kernels::product_nt(n, out, in, &x(first, 0), x.ld, w.data(), w.ld, bias.data(), y, out, false);
   };
   std::vector<T> alone(std::size_t(most * out)), together(alone.size());
   for (Index i = 0; i < most; ++i) run(i, 1, alone.data() + i * out);
@@ -140,9 +142,12 @@ TEST_CASE("NaN and infinity reach the outputs that read them, and no others") {
       for (Index i = 0; i < n; ++i)
         for (Index o = 0; o < 9; ++o) {
           const float value = y[std::size_t(i * 9 + o)];
-          if (i == 0) CHECK(std::isnan(value));
-          else if (i == 1) CHECK(std::isinf(value));
-          else CHECK(std::isfinite(value));
+          if (i == 0)
+            CHECK(std::isnan(value));
+          else if (i == 1)
+            CHECK(std::isinf(value));
+          else
+            CHECK(std::isfinite(value));
         }
     };
     kernels::product_nt(n, 9, 21, x.data(), x.ld, w.data(), w.ld, none, y.data(), 9, false);

@@ -41,8 +41,10 @@ struct Matrix {
   T& operator()(Index i, Index j) { return storage[std::size_t(1 + i * ld + j)]; }
   const T& operator()(Index i, Index j) const { return storage[std::size_t(1 + i * ld + j)]; }
   double at(Index i, Index j) const {
-    if constexpr (sizeof(T) == 2) return double(float((*this)(i, j)));
-    else return double((*this)(i, j));
+    if constexpr (sizeof(T) == 2)
+      return double(float((*this)(i, j)));
+    else
+      return double((*this)(i, j));
   }
   bool gaps_are_intact() const {
     for (std::size_t k = 0; k < storage.size(); ++k) {
@@ -92,6 +94,5 @@ bool close(const std::vector<T>& y, const std::vector<double>& expected, double 
 }
 template <class T>
 inline constexpr double tolerance = std::is_same_v<T, double> ? 1e-14 : 5e-7;
-
 
 }  // namespace reference

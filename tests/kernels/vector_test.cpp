@@ -43,8 +43,9 @@ void check_widening() {
     bool equal = true;
     for (Index i = 0; i < kernels::lanes<float>; ++i) {
       const float expected = float(narrow[std::size_t(i)]), got = wide[i];
-      equal = equal && (std::isnan(expected) ? std::isnan(got)
-                                             : std::bit_cast<std::uint32_t>(got) == std::bit_cast<std::uint32_t>(expected));
+      equal = equal && (std::isnan(expected)
+                            ? std::isnan(got)
+                            : std::bit_cast<std::uint32_t>(got) == std::bit_cast<std::uint32_t>(expected));
     }
     REQUIRE(equal);
   }

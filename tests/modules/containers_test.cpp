@@ -24,8 +24,10 @@ struct Undescribed {
 TEST_CASE("containers of modules hold modules, at any depth") {
   static_assert(holds_modules<Linear<>> && holds_modules<const Linear<>> && holds_modules<toys::Opaque>);
   static_assert(holds_modules<std::vector<Linear<>>> && holds_modules<std::array<Linear<>, 2>>);
-  static_assert(holds_modules<std::deque<Linear<>>> && holds_modules<std::list<Linear<>>> && holds_modules<Linear<>[2]>);
-  static_assert(holds_modules<std::map<std::string, Linear<>>> && holds_modules<std::unordered_map<int, Linear<>>>);
+  static_assert(holds_modules<std::deque<Linear<>>> && holds_modules<std::list<Linear<>>> &&
+                holds_modules<Linear<>[2]>);
+  static_assert(holds_modules<std::map<std::string, Linear<>>> &&
+                holds_modules<std::unordered_map<int, Linear<>>>);
   static_assert(holds_modules<std::optional<Linear<>>> && holds_modules<std::unique_ptr<Linear<>>>);
   static_assert(holds_modules<std::shared_ptr<const Linear<>>>);
   static_assert(holds_modules<std::tuple<int, Linear<>>> && holds_modules<std::pair<Linear<>, int>>);

@@ -39,9 +39,8 @@ struct Pattern {
 
 struct Long {
   Linear<> a;
-  GRAFT_MODULE(a
-               ,  // as a formatter may leave it
-               b,c  )
+  GRAFT_MODULE(a,  // a comment and a line break may stand in the list
+               b, c)
   Linear<> b, c;
 };
 
@@ -164,7 +163,8 @@ TEST_CASE("concepts tell modules and leaves from other types") {
   static_assert(graft::Module<Private> && graft::Module<Empty> && graft::Module<vendor::Block>);
   static_assert(graft::Module<Linear<>> && !graft::Module<Undescribed> && !graft::Module<int>);
   static_assert(!graft::Module<std::vector<Private>>);
-  static_assert(graft::Leaf<Parameter> && graft::Leaf<Site<>> && graft::Leaf<Linear<>> && graft::Leaf<toys::Opaque>);
+  static_assert(graft::Leaf<Parameter> && graft::Leaf<Site<>> && graft::Leaf<Linear<>> &&
+                graft::Leaf<toys::Opaque>);
   static_assert(!graft::Leaf<Private> && !graft::Leaf<int>);
 }
 

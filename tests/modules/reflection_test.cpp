@@ -49,24 +49,24 @@ inline constexpr bool graft::enable_site<GreedySite<L>> = true;
 namespace {
 
 // Modules without and with initialisers, among arrays, bit-fields and types that take anything.
-#define MEMBERS                     \
-  GreedySite<Linear> site{1, 2};    \
-  int pad[3];                       \
-  int bits : 3;                     \
-  Linear linear;                    \
+#define MEMBERS                         \
+  GreedySite<Linear> site{1, 2};        \
+  int pad[3];                           \
+  int bits : 3;                         \
+  Linear linear;                        \
   std::vector<GreedySite<Linear>> list; \
-  Config config;                    \
-  std::any anything;                \
-  std::function<void()> callback;   \
-  std::mutex mutex;                 \
-  std::optional<Linear> maybe;      \
-  std::unique_ptr<Linear> owned;    \
-  Linear* seen;                     \
-  std::variant<int, Linear> either; \
-  std::map<std::string, Linear> map; \
-  Linear pair[2];                   \
-  Immovable fixed{1};               \
-  Parameter parameter;              \
+  Config config;                        \
+  std::any anything;                    \
+  std::function<void()> callback;       \
+  std::mutex mutex;                     \
+  std::optional<Linear> maybe;          \
+  std::unique_ptr<Linear> owned;        \
+  Linear* seen;                         \
+  std::variant<int, Linear> either;     \
+  std::map<std::string, Linear> map;    \
+  Linear pair[2];                       \
+  Immovable fixed{1};                   \
+  Parameter parameter;                  \
   std::vector<float> cache;
 
 struct Complete {
@@ -156,7 +156,8 @@ TEST_CASE("a complete list is seen as complete") {
   static_assert(graft::lists_all_modules<Complete>);
   static_assert(graft::lists_all_modules<WithoutParameter>);
   static_assert(graft::lists_all_modules<WithMoreThanModules>);
-  static_assert(graft::lists_all_modules<Single> && graft::lists_all_modules<Nested> && graft::lists_all_modules<Empty>);
+  static_assert(graft::lists_all_modules<Single> && graft::lists_all_modules<Nested> &&
+                graft::lists_all_modules<Empty>);
 }
 
 TEST_CASE("every kind of member can be forgotten") {
@@ -185,8 +186,8 @@ struct Sixty {
   std::array<Linear, 20> c;
   Linear d00, d01, d02, d03, d04, d05, d06, d07, d08, d09, d10, d11, d12, d13, d14, d15, d16, d17, d18, d19;
   Linear last;
-  GRAFT_MODULE(a, b, c, d00, d01, d02, d03, d04, d05, d06, d07, d08, d09, d10, d11, d12, d13, d14, d15, d16, d17,
-               d18, d19)
+  GRAFT_MODULE(a, b, c, d00, d01, d02, d03, d04, d05, d06, d07, d08, d09, d10, d11, d12, d13, d14, d15, d16,
+               d17, d18, d19)
 };
 }  // namespace
 

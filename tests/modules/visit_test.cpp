@@ -164,8 +164,10 @@ TEST_CASE("what shared pointers reach twice is shown under its first path") {
   const auto shared = std::make_shared<Linear<>>();
   const std::string once = "held.0 Linear\nheld.0.weight Parameter\nheld.0.bias Parameter\n";
   CHECK(log_in(std::vector{shared, shared}) == once);
-  CHECK(log_in(std::tuple<std::shared_ptr<Linear<>>, std::shared_ptr<const Linear<>>>{shared, shared}) == once);
-  CHECK(log_in(std::vector{std::make_shared<Opaque>(), std::make_shared<Opaque>()}) == "held.0 Opaque\nheld.1 Opaque\n");
+  CHECK(log_in(std::tuple<std::shared_ptr<Linear<>>, std::shared_ptr<const Linear<>>>{shared, shared}) ==
+        once);
+  CHECK(log_in(std::vector{std::make_shared<Opaque>(), std::make_shared<Opaque>()}) ==
+        "held.0 Opaque\nheld.1 Opaque\n");
 
   // A first member has its owner's address, and is another node.
   const auto owner = std::make_shared<Holder<Opaque>>();

@@ -1,0 +1,78 @@
+#include <doctest/doctest.h>
+
+#include <cstdint>
+#include <graft/tensor/workspace.hpp>
+#include <set>
+#include <vector>
+
+using graft::Scratch;
+using graft::Workspace;
+
+namespace {
+bool is_aligned(const void* block) { return reinterpret_cast<std::uintptr_t>(block) % 64 == 0; }
+}  // namespace
+
+TEST_CASE("blocks are 64-byte aligned, and two that are out at once differ") {
+  Workspace workspace;
+  std::set<std::byte*> blocks;
+  const std::size_t sizes[] = {0, 1, 63, 64, 65, 1000, 1024};
+  std::vector<std::byte*> taken;
+  for (const std::size_t bytes : sizes) {
+    std::byte* block = taken.emplace_back(workspace.take(bytes));
+    CHECK(is_aligned(block));
+    for (std::size_t i = 0; i < bytes; ++i) block[i] = std::byte(i);
+    blocks.insert(block);
+  }
+  CHECK(blocks.size() == std::size(sizes));
+  for (std::size_t i = 0; i < taken.size(); ++i) workspace.give(taken[i], sizes[i]);
+}
+
+TEST_CASE("what was given back is used again by requests of about that size") {
+  Workspace workspace;
+  std::byte* first = workspace.take(1000);
+  const std::size_t reserved = workspace.reserved();
+  CHECK(reserved >= 1000);
+  workspace.give(first, 1000);
+  CHECK(workspace.take(600) == first);
+  workspace.give(first, 600);
+  CHECK(workspace.reserved() == reserved);
+  std::byte* larger = workspace.take(1025);
+  CHECK(larger != first);
+  workspace.give(larger, 1025);
+}
+
+TEST_CASE("a pass that is repeated takes nothing more from the heap") {
+  Workspace workspace;
+  const auto pass = [&] {
+    std::byte* a = workspace.take(100);
+    std::byte* b = workspace.take(100);
+    std::byte* c = workspace.take(5000);
+    workspace.give(a, 100);
+    std::byte* d = workspace.take(90);
+    for (auto [block, bytes] : {std::pair{b, 100}, {c, 5000}, {d, 90}}) workspace.give(block, std::size_t(bytes));
+  };
+  pass();
+  const std::size_t reserved = workspace.reserved();
+  for (int i = 0; i < 5; ++i) pass();
+  CHECK(workspace.reserved() == reserved);
+}
+
+TEST_CASE("scratch is returned at the end of its scope") {
+  Workspace workspace;
+  const double* first;
+  {
+    const Scratch<double> scratch(&workspace, 13);
+    first = scratch.data();
+    scratch.data()[12] = 1;
+    CHECK(is_aligned(first));
+  }
+  const Scratch<double> again(&workspace, 13);
+  CHECK(again.data() == first);
+}
+
+TEST_CASE("without a workspace scratch comes from the heap; none for nothing") {
+  const Scratch<float> scratch(nullptr, 7);
+  CHECK(is_aligned(scratch.data()));
+  scratch.data()[6] = 1;
+  CHECK(Scratch<float>(nullptr, 0).data() == nullptr);
+}
