@@ -16,7 +16,7 @@ TEST_CASE("broken JSON is a FileError that says what and where") {
       {"{\"a\": 1, \"a\": 1}", "'a' stands twice"},
       {"{\"a\": {\"b\": 1, \"b\": 2}}", "'b' stands twice"},
       {"[NaN]", "invalid literal"},
-      {"[1e999]", "out of range"},
+      {"[1e999]", "overflow"},
       {"[123456789012345678901234567890]", "over 64 bits"},
       {"[\"\\ud800\"]", "surrogate"},
       {"[\"\xff\"]", "UTF-8"},
@@ -41,7 +41,8 @@ TEST_CASE("keys of different objects may be equal, and 64 levels are not too dee
 }
 
 TEST_CASE("values are written as Python's json.dumps writes them") {
-  const Json value = parse_json(R"({"b": [1, 2.0, {"é": null}], "a": {}, "B": [], "c": {"y": -0.0, "x": true}})", "x");
+  const Json value =
+      parse_json(R"({"b": [1, 2.0, {"é": null}], "a": {}, "B": [], "c": {"y": -0.0, "x": true}})", "x");
   CHECK(python_json(value) == R"({
   "B": [],
   "a": {},

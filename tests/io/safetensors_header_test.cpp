@@ -27,6 +27,7 @@ TEST_CASE("a header is read in the order of its text") {
 }
 
 TEST_CASE("what is wrong with a header is said") {
+  const std::string scalar = R"({"dtype":"F32","shape":[],"data_offsets":[0,4]})";
   const auto entry = [](const std::string& fields) { return R"({"t":{)" + fields + "}}"; };
   const std::vector<std::pair<std::string, std::string>> cases{
       {"", "does not begin with '{'"},
@@ -55,7 +56,7 @@ TEST_CASE("what is wrong with a header is said") {
       {entry(R"("dtype":"F32","shape":[1],"data_offsets":[0,4,4])"), "two data_offsets"},
       {entry(R"("dtype":"F32","shape":[1])"), "lacks one of"},
       {entry(R"("dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4])"), "'dtype' stands twice"},
-      {R"({"t":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"t":{"dtype":"F32","shape":[],"data_offsets":[0,4]}})",
+      {"{\"t\":" + scalar + ",\"t\":" + scalar + "}",
        "'t' stands twice"},
       {"{\"\xff\":{}}", "UTF-8"},
       {std::string(1, '{') + R"("t":{"x":)" + std::string(1'000'000, '['), "not valid JSON"}};
@@ -69,8 +70,10 @@ TEST_CASE("what is wrong with a header is said") {
 
 TEST_CASE("a header is written as the reference implementation writes it") {
   CHECK(safetensors::header_text({}, {}) == "{}      ");
-  const std::string text = safetensors::header_text({{"é\n\"\x7f", Dtype::f32, {2, 3}, 0, 24}}, {{"format", "pt"}});
-  CHECK(text == "{\"__metadata__\":{\"format\":\"pt\"},\"é\\n\\\"\x7f\":{\"dtype\":\"F32\",\"shape\":[2,3],"
-                "\"data_offsets\":[0,24]}}       ");
+  const std::string text =
+      safetensors::header_text({{"é\n\"\x7f", Dtype::f32, {2, 3}, 0, 24}}, {{"format", "pt"}});
+  CHECK(text ==
+        "{\"__metadata__\":{\"format\":\"pt\"},\"é\\n\\\"\x7f\":{\"dtype\":\"F32\",\"shape\":[2,3],"
+        "\"data_offsets\":[0,24]}}  ");
   CHECK(text.size() % 8 == 0);
 }

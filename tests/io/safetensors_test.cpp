@@ -53,10 +53,12 @@ TEST_CASE("files of the reference implementation are read, and written byte for 
 
 TEST_CASE("every dtype, name and shape arrives") {
   safetensors::Metadata metadata;
-  const StateDict state_dict = safetensors::load_file(data / "every_dtype.safetensors", {.metadata = &metadata});
+  const StateDict state_dict =
+      safetensors::load_file(data / "every_dtype.safetensors", {.metadata = &metadata});
   CHECK(metadata == safetensors::Metadata{{"form\tat", "p\u2028t"}});
-  CHECK(state_dict.keys() == std::vector<std::string>{"long", "double", "b", "é", "int", "quote \" \\ \n \x01 \x7f",
-                                                      "a", "short", "char", "byte", "bool"});
+  CHECK(state_dict.keys() == std::vector<std::string>{"long", "double", "b", "é", "int",
+                                                      "quote \" \\ \n \x01 \x7f", "a", "short", "char",
+                                                      "byte", "bool"});
   const auto value = [&]<class T>(const char* key, T) {
     REQUIRE(state_dict.at(key).dtype == dtype_of<T>);
     T first{};
@@ -120,7 +122,8 @@ TEST_CASE("every damaged file is refused before a byte of it is used") {
       {"", "it is empty"},
       {"1234567", "it has 7 bytes, fewer than eight"},
       {std::string(8, '\xff'), "its header would have 18446744073709551615 bytes, more than 100,000,000"},
-      {std::string("\x01\xe1\xf5\x05\0\0\0\0", 8), "its header would have 100000001 bytes, more than 100,000,000"},
+      {std::string("\x01\xe1\xf5\x05\0\0\0\0", 8),
+       "its header would have 100000001 bytes, more than 100,000,000"},
       {std::string("\x03\0\0\0\0\0\0\0{}", 10), "its header would have 3 bytes, but only 2 follow"},
       {std::string(8, '\0'), "its header is wrong: it does not begin with '{'"},
       {file_of("{}", 1), "1 bytes follow the last tensor"},
@@ -153,7 +156,8 @@ TEST_CASE("errors of files name the file") {
     (void)safetensors::load_file(directory / "bad.safetensors");
     FAIL("was read");
   } catch (const FileError& error) {
-    CHECK(error.problem == "'" + (directory / "bad.safetensors").string() + "' cannot be read as safetensors");
+    CHECK(error.problem ==
+          "'" + (directory / "bad.safetensors").string() + "' cannot be read as safetensors");
   }
   CHECK_THROWS_AS((void)safetensors::load_file(directory / "missing"), FileError);
   CHECK_THROWS_AS((void)safetensors::load_file(directory.path()), FileError);
@@ -192,7 +196,8 @@ TEST_CASE("a tensor can be saved over the file that it is a view of") {
 }
 
 TEST_CASE("bytes in memory are kept alive by the owner that is given") {
-  const auto bytes = std::make_shared<const std::string>(file_of(R"({"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1));
+  const auto bytes = std::make_shared<const std::string>(
+      file_of(R"({"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1));
   const StateDict state_dict = safetensors::load(std::as_bytes(std::span(*bytes)), bytes);
   CHECK(bytes.use_count() == 2);
   CHECK(state_dict.at("t").data == reinterpret_cast<const std::byte*>(bytes->data() + bytes->size() - 1));

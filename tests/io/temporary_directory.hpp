@@ -27,7 +27,8 @@ class TemporaryDirectory {
   std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
   const std::filesystem::path& path() const { return path_; }
   int file_count() const {
-    return int(std::distance(std::filesystem::directory_iterator(path_), std::filesystem::directory_iterator()));
+    return int(
+        std::distance(std::filesystem::directory_iterator(path_), std::filesystem::directory_iterator()));
   }
 
  private:

@@ -1,0 +1,248 @@
+#include <graft/injection/control.hpp>
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <cmath>
+
+#include "support/results.hpp"
+#include "support/trained.hpp"
+#include "support/tree_model.hpp"
+
+using graft::LoraConfig;
+using graft::Matrix;
+using results::everything;
+using results::same_bits;
+using Strings = std::vector<std::string>;
+
+namespace {
+
+/// A site, and a plain layer whose bias bias = all trains too.
+struct Net {
+  graft::Adaptable<graft::Linear<>> p{3, 3}, head{3, 2};
+  graft::Linear<> plain{3, 3};
+  auto operator()(const auto& x) const { return head(plain(p(x))); }
+  GRAFT_MODULE(p, head, plain)
+};
+Net filled() {
+  Net net;
+  int seed = 1;
+  for (auto* layer : {&net.p.base_layer(), &net.head.base_layer(), &net.plain}) {
+    awkward::fill<float>(layer->weight.untyped(), seed++);
+    awkward::fill<float>(layer->bias.untyped(), seed++);
+  }
+  return net;
+}
+const LoraConfig biased{
+    .r = 2, .bias = graft::Bias::all, .target_modules = {"p"}, .modules_to_save = {"head"}};
+const LoraConfig simple{.r = 2, .target_modules = {"p"}};
+const Matrix<float> x = awkward::rows<float>(4, 3);
+
+Net two() {
+  Net net = filled();
+  trained::inject(biased, net, "a", 20);
+  trained::inject(simple, net, "b", 21);
+  return net;
+}
+Matrix<float> of(Net& net, const graft::Names& names) {
+  graft::set_adapter(net, names);
+  return net(x);
+}
+
+}  // namespace
+
+TEST_CASE("names are one, a list, a vector, or nothing") {
+  CHECK_FALSE(graft::Names{}.is_given());
+  CHECK(graft::Names("a").list() == Strings{"a"});
+  CHECK(graft::Names{"a", "b"}.list() == Strings{"a", "b"});
+  CHECK(graft::Names(Strings{}).is_given());
+  CHECK(graft::Names(Strings{}).list().empty());
+}
+
+TEST_CASE("switching restores each adapter's biases and copies, also those in plain layers") {
+  Net net = two();
+  const Matrix<float> base = filled()(x), a = of(net, "a"), b = of(net, "b");
+  CHECK_FALSE(results::same_values(a, base));
+  CHECK_FALSE(results::same_values(b, base));
+  CHECK_FALSE(results::same_values(a, b));
+  for (int round = 0; round < 3; ++round) {
+    CHECK(same_bits(of(net, "a"), a));
+    CHECK(same_bits(of(net, {}), base));
+    CHECK(same_bits(of(net, "b"), b));
+  }
+  (void)of(net, {"a", "b"});
+  CHECK(graft::active_adapters(net) == Strings{"a", "b"});
+  (void)of(net, {"b", "a", "b"});
+  CHECK(graft::active_adapters(net) == Strings{"b", "a"});
+  CHECK(same_bits(of(net, Strings{}), base));
+  graft::delete_adapter(net, "a");
+  CHECK(same_bits(net(x), base));
+  CHECK(results::bytes_of(graft::get_base_model_state_dict(net)) ==
+        results::bytes_of(graft::get_base_model_state_dict(filled())));
+}
+
+TEST_CASE("disabled is the base, bit for bit, whatever happens meanwhile") {
+  Net net = two();
+  const Matrix<float> base = filled()(x), a = of(net, "a"), b = of(net, "b");
+  graft::set_adapter(net, "a");
+  const std::string before = everything(net);
+  {
+    const auto outer = graft::disable_adapter(net);
+    CHECK(same_bits(net(x), base));
+    {
+      const auto inner = graft::disable_adapter(net);
+      CHECK(same_bits(net(x), base));
+    }
+    CHECK(same_bits(net(x), base));
+    CHECK(graft::active_adapters(net) == Strings{"a"});
+  }
+  CHECK(everything(net) == before);
+  CHECK(same_bits(net(x), a));
+  {
+    const auto off = graft::disable_adapter(net);
+    graft::set_adapter(net, "b");
+    CHECK(same_bits(net(x), base));
+    graft::set_adapter(net, "a");
+    CHECK(same_bits(net(x), base));
+    graft::set_adapter(net, "b");
+  }
+  CHECK(same_bits(net(x), b));
+  graft::set_adapter(net, "a");
+  {
+    const auto off = graft::disable_adapter(net);
+    graft::delete_adapter(net, "a");
+  }
+  CHECK(same_bits(net(x), base));
+}
+
+TEST_CASE("what is injected while disabled acts afterwards") {
+  Net net = filled();
+  const Matrix<float> base = net(x);
+  {
+    const auto off = graft::disable_adapter(net);
+    trained::inject(biased, net, "late");
+  }
+  CHECK_FALSE(results::same_values(net(x), base));
+  CHECK(graft::active_adapters(net) == Strings{"late"});
+  Net other = two();
+  {
+    const auto off = graft::disable_adapter(other);
+    {
+      const auto inner = graft::disable_adapter(other);
+      trained::inject(LoraConfig{.target_modules = {"head"}}, other, "late");
+      CHECK(same_bits(other(x), base));
+    }
+    CHECK(same_bits(other(x), base));
+  }
+  CHECK_FALSE(results::same_values(other(x), base));
+}
+
+TEST_CASE("a guard that was moved restores once") {
+  Net net = two();
+  const Matrix<float> b = net(x), base = filled()(x);
+  {
+    auto first = graft::disable_adapter(net);
+    const auto second = std::move(first);
+    CHECK(same_bits(net(x), base));
+  }
+  CHECK(same_bits(net(x), b));
+}
+
+TEST_CASE("unknown names are errors that name what is there, and change nothing") {
+  Net net = two();
+  const std::string before = everything(net);
+  const auto refuse = [&](auto verb) {
+    CHECK_THROWS_AS(verb(), graft::AdapterError);
+    CHECK(everything(net) == before);
+  };
+  refuse([&] { graft::set_adapter(net, "c"); });
+  refuse([&] { graft::set_adapter(net, {"a", "c"}); });
+  refuse([&] { graft::delete_adapter(net, "c"); });
+  refuse([&] { graft::set_scale(net, "c", 2); });
+  refuse([&] { graft::set_scale(net, "a", std::nan("")); });
+  refuse([&] { (void)graft::select(net, {{"a", HUGE_VAL}}); });
+  refuse([&] { graft::set_requires_grad(net, {"a", "c"}, false); });
+  refuse([&] { (void)graft::select(net, {{"a"}, {"c"}}); });
+  CHECK_THROWS_WITH_AS(graft::set_adapter(net, "c"), doctest::Contains("its adapters are a, b"),
+                       graft::AdapterError);
+  Net empty;
+  CHECK_THROWS_WITH_AS(graft::set_adapter(empty, "c"), doctest::Contains("nothing was injected"),
+                       graft::AdapterError);
+  CHECK(graft::active_adapters(empty).empty());
+  CHECK_NOTHROW(graft::set_adapter(empty, {}));
+}
+
+TEST_CASE("two adapters with a copy of one module cannot be active together") {
+  Net net = two();
+  LoraConfig second = biased;
+  second.bias = graft::Bias::none;
+  trained::inject(second, net, "c", 23);
+  const std::string before = everything(net);
+  CHECK_THROWS_WITH_AS(graft::set_adapter(net, {"a", "c"}), doctest::Contains("'head'"), graft::AdapterError);
+  CHECK(everything(net) == before);
+  CHECK_NOTHROW(graft::set_adapter(net, {"b", "c"}));
+  graft::Batch batch;
+  batch.add(4, graft::select(net, {{"a"}, {"c"}}));
+  CHECK_THROWS_AS((void)net.head(batch.input(awkward::rows<float>(4, 3))), graft::AdapterError);
+  graft::Batch rows;
+  rows.add(2, graft::select(net, {{"a"}})).add(2, graft::select(net, {{"c"}}));
+  CHECK_NOTHROW((void)net.head(rows.input(awkward::rows<float>(4, 3))));
+}
+
+TEST_CASE("deleting the active adapter leaves the other active ones, or none") {
+  Net net = two();
+  graft::set_adapter(net, {"a", "b"});
+  graft::delete_adapter(net, "a");
+  CHECK(graft::active_adapters(net) == Strings{"b"});
+  CHECK(graft::adapter_names(net) == Strings{"b"});
+  graft::delete_adapter(net, "b");
+  CHECK(graft::active_adapters(net).empty());
+  CHECK(graft::adapter_names(net).empty());
+  CHECK_THROWS_AS(graft::delete_adapter(net, "b"), graft::AdapterError);
+  CHECK(same_bits(net(x), filled()(x)));
+}
+
+TEST_CASE("gradients are wanted of active adapters that were not made for inference, or as one says") {
+  Net net = two();
+  LoraConfig frozen = simple;
+  frozen.inference_mode = true;
+  (void)graft::inject_adapter_in_model(frozen, net, "f");
+  const auto wants = [&] {
+    std::array<bool, 3> all{};
+    const std::array<const char*, 3> names{"a", "b", "f"};
+    for (std::size_t i = 0; i < 3; ++i) all[i] = net.p.parameter(names[i], "lora_A").requires_grad();
+    return all;
+  };
+  CHECK(wants() == std::array{true, true, false});
+  graft::set_adapter(net, "b");
+  CHECK(wants() == std::array{false, true, false});
+  graft::set_adapter(net, {"a", "f"});
+  CHECK(wants() == std::array{true, false, false});
+  { const auto off = graft::disable_adapter(net); }
+  CHECK(wants() == std::array{true, false, false});  // S-11
+  graft::set_requires_grad(net, {}, false);
+  CHECK(wants() == std::array{false, false, false});
+  graft::set_requires_grad(net, {"b", "f"}, true);
+  CHECK(wants() == std::array{false, true, true});
+  graft::set_requires_grad(net, Strings{}, false);
+  CHECK(wants() == std::array{false, true, true});
+}
+
+TEST_CASE("copies of a model with biases in plain layers switch apart") {
+  Net net = two();
+  const Matrix<float> a = of(net, "a"), base = filled()(x);
+  Net copy = net;
+  graft::set_adapter(copy, {});
+  CHECK(same_bits(copy(x), base));
+  CHECK(same_bits(net(x), a));
+  graft::set_adapter(copy, "a");
+  CHECK(same_bits(copy(x), a));
+  {
+    const auto off = graft::disable_adapter(copy);
+    CHECK(same_bits(copy(x), base));
+    CHECK(same_bits(net(x), a));
+  }
+  graft::delete_adapter(net, "a");
+  CHECK(same_bits(net(x), base));
+  CHECK(same_bits(copy(x), a));
+}

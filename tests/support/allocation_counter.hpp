@@ -1,0 +1,109 @@
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdlib>
+#include <new>
+
+// Counts what the calling thread takes from the heap: malloc and its kin where the C library lets a program replace
+// them, else operator new alone (under sanitizers, which replace malloc themselves).
+// To be included by one source file of a program: it defines the functions that it counts.
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SUPPORT_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define SUPPORT_SANITIZED 1
+#endif
+#endif
+
+namespace support {
+
+inline thread_local std::size_t allocations = 0, allocated_bytes = 0;
+
+inline void count_allocation(std::size_t bytes) {
+  ++allocations;
+  allocated_bytes += bytes;
+}
+
+/// How often `f` took memory from the heap.
+template <class F>
+std::size_t allocations_of(F&& f) {
+  const std::size_t before = allocations;
+  f();
+  return allocations - before;
+}
+
+/// How many bytes `f` took from the heap, given back or not.
+template <class F>
+std::size_t bytes_of(F&& f) {
+  const std::size_t before = allocated_bytes;
+  f();
+  return allocated_bytes - before;
+}
+
+#if defined(__GLIBC__) && !defined(SUPPORT_SANITIZED)
+inline constexpr bool counts_malloc = true;
+#else
+inline constexpr bool counts_malloc = false;
+#endif
+
+}  // namespace support
+
+#if defined(__GLIBC__) && !defined(SUPPORT_SANITIZED)
+
+// operator new of libstdc++ and libc++ goes through these
+extern "C" {
+void* __libc_malloc(std::size_t);
+void* __libc_calloc(std::size_t, std::size_t);
+void* __libc_realloc(void*, std::size_t);
+void* __libc_memalign(std::size_t, std::size_t);
+
+void* malloc(std::size_t bytes) {
+  support::count_allocation(bytes);
+  return __libc_malloc(bytes);
+}
+void* calloc(std::size_t count, std::size_t bytes) {
+  support::count_allocation(count * bytes);
+  return __libc_calloc(count, bytes);
+}
+void* realloc(void* block, std::size_t bytes) {
+  support::count_allocation(bytes);
+  return __libc_realloc(block, bytes);
+}
+void* memalign(std::size_t alignment, std::size_t bytes) {
+  support::count_allocation(bytes);
+  return __libc_memalign(alignment, bytes);
+}
+void* aligned_alloc(std::size_t alignment, std::size_t bytes) { return memalign(alignment, bytes); }
+int posix_memalign(void** block, std::size_t alignment, std::size_t bytes) {
+  *block = memalign(alignment, bytes);
+  return *block ? 0 : ENOMEM;
+}
+}
+
+#else
+
+void* operator new(std::size_t bytes) {
+  support::count_allocation(bytes);
+  if (void* block = std::malloc(bytes ? bytes : 1)) return block;
+  throw std::bad_alloc();
+}
+void* operator new(std::size_t bytes, std::align_val_t alignment) {
+  support::count_allocation(bytes);
+  const std::size_t to = std::size_t(alignment);
+  if (void* block = std::aligned_alloc(to, (bytes + to) / to * to)) return block;
+  throw std::bad_alloc();
+}
+void* operator new[](std::size_t bytes) { return operator new(bytes); }
+void* operator new[](std::size_t bytes, std::align_val_t alignment) { return operator new(bytes, alignment); }
+void operator delete(void* block) noexcept { std::free(block); }
+void operator delete(void* block, std::size_t) noexcept { std::free(block); }
+void operator delete(void* block, std::align_val_t) noexcept { std::free(block); }
+void operator delete(void* block, std::size_t, std::align_val_t) noexcept { std::free(block); }
+void operator delete[](void* block) noexcept { std::free(block); }
+void operator delete[](void* block, std::size_t) noexcept { std::free(block); }
+void operator delete[](void* block, std::align_val_t) noexcept { std::free(block); }
+void operator delete[](void* block, std::size_t, std::align_val_t) noexcept { std::free(block); }
+
+#endif
