@@ -1,0 +1,281 @@
+"""What real PEFT does with a case: writes its adapters, runs its steps in f64, reads back what graft wrote."""
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import torch
+from peft import AdaLoraConfig, IA3Config, LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import load_peft_weights
+from peft.utils.error import NoMatchingPeftModuleError
+from safetensors.torch import load_file, save_file
+
+import twins
+
+CONFIGS = {"LORA": LoraConfig, "ADALORA": AdaLoraConfig, "IA3": IA3Config}
+PREFIXES = ("lora_", "ia3_", "modules_to_save")
+
+
+class Rejected(Exception):
+    """PEFT itself cannot handle a drawn case, or the adapter does not change the output: draw another."""
+
+
+def config_of(adapter):
+    return CONFIGS[adapter["method"]](**adapter["config"])
+
+
+def is_adapter_parameter(name):
+    return any(part.startswith(PREFIXES) for part in name.split("."))
+
+
+def randomise(model, seed):
+    """No adapter parameter, trained bias or module copy keeps its initial value."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if "ranknum" in name:
+            continue
+        if "ia3_" in name:
+            twins.fill(parameter, generator, 0.4, 1.0)
+        elif "modules_to_save" in name:
+            twins.fill(parameter, generator, (parameter[0].numel() if parameter.dim() > 1 else 4) ** -0.5, 0.1)
+        elif "lora_E" in name:
+            twins.fill(parameter, generator)
+        elif "lora_" in name:
+            fan_in = parameter[0].numel() if parameter.dim() > 1 else 4
+            twins.fill(parameter, generator, 1.0 if "embedding" in name else fan_in**-0.5)
+        elif parameter.requires_grad and name.endswith("bias"):
+            twins.fill(parameter, generator, 0.5, 0.2)
+
+
+def prune(model, config, name, kept):
+    """What AdaLoRA's training leaves: a rank pattern and zero singular values. `kept`: path -> list of bool."""
+    pattern = {}
+    for path, module in model.named_modules():
+        if not isinstance(module, BaseTunerLayer):
+            continue
+        path = path.removeprefix("base_model.model.")
+        flags = kept[path]
+        pattern[f"{path}.lora_E.{name}"] = flags
+        with torch.no_grad():
+            module.lora_E[name][~torch.tensor(flags)] = 0.0
+    config.rank_pattern = pattern
+
+
+def kept_flags(model, rank, seed):
+    """Random flags per layer; one layer loses all its ranks when there are several layers."""
+    generator = torch.Generator().manual_seed(seed)
+    paths = [p.removeprefix("base_model.model.") for p, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
+    flags = {}
+    for i, path in enumerate(paths):
+        keep = torch.rand(rank, generator=generator) < 0.6
+        keep[int(torch.randint(rank, (1,), generator=generator))] = True
+        flags[path] = [False] * rank if i == 0 and len(paths) > 1 else keep.tolist()
+    return flags
+
+
+def require_moved(file):
+    """No tensor of an adapter may be what PEFT initialises it to: zeros or ones."""
+    for key, tensor in load_file(file).items():
+        if tensor.numel() and bool(((tensor == 0) | (tensor == 1)).all()):
+            raise AssertionError(f"{key} was not randomised")
+
+
+def adapted_by_peft(case, adapter, adapt):
+    """adapt(config, base); a draw whose options exclude every module is rejected."""
+    try:
+        return adapt(config_of(adapter), twins.build(case["model"]))
+    except NoMatchingPeftModuleError as error:
+        raise Rejected("no module is targeted") from error
+
+
+def write_adapter(case, adapter, directory):
+    """Lets PEFT write one adapter: `pretrained` by save_pretrained, `bare` by the low-level functions."""
+    name, seed = adapter["name"], adapter["seed"]
+    if adapter["style"] == "bare":
+        directory.mkdir(parents=True)
+        config_of(adapter).save_pretrained(directory)
+        model = adapted_by_peft(case, adapter, lambda config, base: inject_adapter_in_model(config, base, name))
+        randomise(model, seed)
+        tensors = {k: v.contiguous().clone() for k, v in get_peft_model_state_dict(model, adapter_name=name).items()}
+        save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+        require_moved(directory / "adapter_model.safetensors")
+        return
+    model = adapted_by_peft(case, adapter, lambda config, base: get_peft_model(base, config, adapter_name=name))
+    randomise(model, seed)
+    if adapter["file_dtype"]:
+        for key, parameter in model.named_parameters():
+            if is_adapter_parameter(key):
+                parameter.data = parameter.data.to(twins.DTYPES[adapter["file_dtype"]])
+    if adapter["method"] == "ADALORA" and adapter["pruned"]:
+        config = model.peft_config[name]
+        prune(model.base_model.model, config, name, kept_flags(model, config.init_r, seed))
+    written = directory.parent / (directory.name + ".tmp")
+    model.save_pretrained(written)
+    shutil.move(written if name == "default" else written / name, directory)
+    shutil.rmtree(written, ignore_errors=True)
+    (directory / "README.md").unlink(missing_ok=True)
+    require_moved(directory / "adapter_model.safetensors")
+
+
+def harmless(key):
+    """PEFT reports its own key `Q.modules_to_save.bias` of bias="all" as unexpected, and originals as missing."""
+    return key.endswith((".modules_to_save.bias", ".original_module.bias"))
+
+
+class PeftSide:
+    """Runs the steps of a case on PEFT in f64 and keeps what they give."""
+
+    def __init__(self, case, directory):
+        self.case, self.directory = case, directory
+        self.model = twins.build(case["model"]).double().eval()
+        self.peft = None
+        x = load_file(directory / "tensors.safetensors")["input"]
+        self.input = x if x.dtype == torch.int64 else x.double()
+        self.outputs, self.trees, self.matched, self.keys = {}, {}, {}, {}
+
+    def forward(self):
+        with torch.no_grad():
+            return self.model(self.input)
+
+    def run(self):
+        for step in self.case["steps"]:
+            getattr(self, "do_" + step["do"])(step)
+        return self
+
+    def do_forward(self, step):
+        self.outputs[step["to"]] = self.forward()
+
+    def do_disable(self, step):
+        """graft restores the base, trained biases included, so this is the plain base, whatever PEFT does."""
+        with torch.no_grad():
+            self.outputs[step["to"]] = twins.build(self.case["model"]).double().eval()(self.input)
+
+    def do_load(self, step):
+        folder, name = str(self.directory / step["dir"]), step["name"]
+        if self.peft is None:
+            self.peft = PeftModel.from_pretrained(self.model, folder, adapter_name=name)
+        else:
+            before = self.peft.base_model.active_adapters
+            result = self.peft.load_adapter(folder, name)
+            own = [k for k in result.missing_keys if name in k.split(".")]  # PEFT looks for the name as a substring
+            missing = [k for k in own if is_adapter_parameter(k) and not harmless(k)]
+            unexpected = [k for k in result.unexpected_keys if not harmless(k)]
+            if missing or unexpected:
+                raise Rejected(f"PEFT misses {missing}, does not expect {unexpected}")
+            self.peft.base_model.set_adapter([name] if step["activate"] else before)
+        self.model = self.peft.base_model.model
+        self.model.eval()
+
+    def do_inject(self, step):
+        config = PeftConfig.from_pretrained(str(self.directory / step["config"]))
+        tensors = load_file(self.directory / step["state_dict"]) if step["state_dict"] else None
+        try:
+            self.model = inject_adapter_in_model(config, self.model, step["name"], state_dict=tensors)
+        except NoMatchingPeftModuleError as error:
+            raise Rejected("no module is targeted") from error
+        self.model.eval()
+        self.matched[step["to"]] = [
+            k for k, m in self.model.named_modules() if isinstance(m, BaseTunerLayer) and step["name"] in adapters_of(m)
+        ]
+
+    def do_set(self, step):
+        tensors = load_file(self.directory / step["file"])
+        result = set_peft_model_state_dict(self.model, tensors, step["name"])
+        unexpected = [k for k in result.unexpected_keys if not harmless(k)]
+        if unexpected:
+            raise Rejected(f"PEFT does not expect {unexpected}")
+
+    def do_randomise(self, step):
+        """graft draws these values: outputs that depend on them are compared after PEFT has read graft's files."""
+
+    def do_set_adapter(self, step):
+        if self.peft is not None:
+            self.peft.base_model.set_adapter(step["names"])
+            return
+        for module in self.model.modules():
+            if isinstance(module, BaseTunerLayer):
+                module.set_adapter(step["names"])
+
+    def do_set_scale(self, step):
+        for module in self.model.modules():
+            if isinstance(module, BaseTunerLayer):
+                module.set_scale(step["name"], step["value"])
+
+    def do_delete(self, step):
+        self.peft.delete_adapter(step["name"])
+
+    def do_tree(self, step):
+        self.trees[step["to"]] = str(self.model)
+
+    def do_keys(self, step):
+        self.keys[step["to"]] = list(self.model.state_dict())
+
+    def do_save(self, step):
+        pass
+
+
+def adapters_of(layer):
+    names = set()
+    for attribute in layer.adapter_layer_names:
+        names |= set(getattr(layer, attribute, {}).keys())
+    return names
+
+
+def prepare(case, directory):
+    """Writes base, input and adapters of a case, then what PEFT makes of them."""
+    directory.mkdir(parents=True)
+    base = twins.build(case["model"])
+    tensors = {"base." + k: v.contiguous() for k, v in base.state_dict().items()}
+    x = twins.draw_input(case["model"])
+    tensors["input"] = x.double() if case["model"]["dtype"] == "f64" and x.dtype == torch.float32 else x
+    save_file(tensors, directory / "tensors.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for adapter in case["adapters"]:
+            write_adapter(case, adapter, directory / adapter["dir"])
+        for step in case["steps"]:
+            if step["do"] == "inject" and step.get("written"):
+                config_of(step["written"]).save_pretrained(directory / step["config"])
+        side = PeftSide(case, directory).run()
+    plain = twins.build(case["model"]).double().eval()(side.input)
+    fresh = {s["to"] for s in case["steps"] if s.get("unknown")}
+    for name, output in side.outputs.items():
+        if not torch.isfinite(output).all() or output.abs().max() > 1e4:
+            raise Rejected(f"{name} is out of range")
+        changed = (output - plain).abs().max() > 1e-2 * (1 + plain.abs().max())
+        if name not in ("base", "disabled") and name not in fresh and not changed:
+            raise Rejected(f"{name} does not change the output")
+    expected = {"expected." + k: v.detach().contiguous() for k, v in side.outputs.items() if k not in fresh}
+    save_file(tensors | expected, directory / "tensors.safetensors")
+    text = dict(case, trees=side.trees, matched=side.matched, keys=side.keys)
+    (directory / "case.json").write_text(one_item_per_line(text))
+    return text
+
+
+def one_item_per_line(text):
+    lines = []
+    for key, value in text.items():
+        if isinstance(value, list) and value:
+            items = ",\n  ".join(json.dumps(item) for item in value)
+            lines.append(f"{json.dumps(key)}: [\n  {items}]")
+        else:
+            lines.append(f"{json.dumps(key)}: {json.dumps(value)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def read_back(case, directory, saved, name):
+    """Loads a folder that graft wrote into PEFT (f64): (missing keys, unexpected keys, output)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        base = twins.build(case["model"]).double().eval()
+        config = PeftConfig.from_pretrained(str(saved))
+        model = get_peft_model(base, config, adapter_name=name)
+        result = set_peft_model_state_dict(model, load_peft_weights(str(saved), device="cpu"), name)
+    missing = [k for k in result.missing_keys if is_adapter_parameter(k) and "ranknum" not in k and not harmless(k)]
+    unexpected = [k for k in result.unexpected_keys if not harmless(k)]
+    x = load_file(directory / "tensors.safetensors")["input"]
+    with torch.no_grad():
+        output = model.eval().base_model.model(x if x.dtype == torch.int64 else x.double())
+    return missing, unexpected, output
