@@ -1,0 +1,102 @@
+#pragma once
+
+#include <algorithm>
+#include <graft/graft.hpp>
+#include <graft/io.hpp>
+#include <utility>
+
+#include "engine.hpp"
+#include "llama.hpp"
+#include "perplexity.hpp"
+
+namespace tales {
+
+/// The engine for weights of scalar W.
+template <class W>
+class LlamaEngine final : public Engine {
+ public:
+  LlamaEngine(const LlamaConfig& config, const Checkpoint& checkpoint) : config_(config), model_(config) {
+    // Layers declared `mapped` have no memory of their own: they take the checkpoint's, and keep it open.
+    graft::set_base_model_state_dict(model_, checkpoint.tensors, {.low_cpu_mem_usage = true});
+  }
+
+  graft::LoadReport load_adapter(const std::filesystem::path& folder, const std::string& name) override {
+    return graft::load_adapter(model_, folder, name, {.low_cpu_mem_usage = true});
+  }
+
+  std::string tree(std::size_t layer) const override { return graft::repr(model_.model.layers.at(layer)); }
+
+  std::vector<double> window_losses(std::span<const int> ids, std::size_t windows, const Use& use,
+                                    unsigned threads,
+                                    const std::function<void(std::size_t)>& advance) const override {
+    const graft::AdapterSelection selection = select(use);
+    std::vector<double> losses(windows);
+    share_out(windows, windows_per_batch(), threads, [&] {
+      return [&, batch = graft::Batch()](std::size_t first, std::size_t count) mutable {
+        batch.clear();
+        for (std::size_t i = 0; i < count; ++i) batch.add(graft::Index(window_length), selection);
+        const auto read = ids.subspan(first * window_length, count * window_length);
+        const auto expected = ids.subspan(first * window_length + 1, count * window_length);
+        const auto logits = model_(batch.input(read));
+        for (std::size_t i = 0; i < count; ++i) losses[first + i] = window_loss(logits, expected, i);
+        advance(count);
+      };
+    });
+    return losses;
+  }
+
+  graft::Matrix<float> logits(std::span<const int> ids, const Use& use) const override {
+    graft::Batch batch;
+    batch.add(graft::Index(ids.size()), select(use));
+    return model_(batch.input(ids)).value();
+  }
+
+  std::vector<int> generate(std::span<const int> prompt, std::size_t count, std::span<const int> stop,
+                            const Use& use) const override {
+    const graft::AdapterSelection selection = select(use);
+    graft::KvCache<> cache(config_.num_hidden_layers, config_.num_key_value_heads * config_.head_dim,
+                           graft::Index(prompt.size() + count));
+    graft::Batch batch;
+    std::vector<int> read(prompt.begin(), prompt.end()), written;
+    while (written.size() < count) {
+      batch.clear();
+      batch.add(graft::Index(read.size()), selection, &cache);
+      const auto logits = model_.next(batch.input(read));
+      graft::Index best = 0;
+      logits.value().row(0).maxCoeff(&best);
+      written.push_back(int(best));
+      if (std::find(stop.begin(), stop.end(), int(best)) != stop.end()) break;
+      read.assign(1, int(best));
+    }
+    return written;
+  }
+
+  void while_disabled(const std::function<void()>& body) override {
+    const auto guard = graft::disable_adapter(model_);
+    body();
+  }
+
+ private:
+  graft::AdapterSelection select(const Use& use) const {
+    return use.adapter.empty() ? graft::AdapterSelection{} : graft::select(model_, {{use.adapter}});
+  }
+
+  // Eight, unless the logits of eight windows would take more than 64 MB.
+  std::size_t windows_per_batch() const {
+    const std::size_t one = window_length * std::size_t(config_.vocab_size) * sizeof(float);
+    return std::clamp<std::size_t>((std::size_t(64) << 20) / one, 1, 8);
+  }
+
+  static double window_loss(const auto& logits, std::span<const int> expected, std::size_t window) {
+    const auto values = logits.value();
+    double sum = 0;
+    for (std::size_t row = window * window_length; row < (window + 1) * window_length; ++row)
+      sum += token_loss({values.row(graft::Index(row)).data(), std::size_t(values.cols())}, expected[row]);
+    return sum;
+  }
+
+  LlamaConfig config_;
+  LlamaForCausalLM<W> model_;
+};
+
+}  // namespace tales
