@@ -71,7 +71,7 @@ class Draw:
     def conv_net(self, n, any_options=False, user=False):
         first, second, third = self.r.sample([2, 3, 5, 7], 3)
         one = self.conv(n, first, second, any_options)
-        side = {1: 11, 2: 7, 3: 6}[n]
+        side = {1: 11, 2: 8, 3: 8}[n]  # room for both kernels, whatever stride and dilation
         model_input = [self.r.randint(1, 3), one["in"]] + [self.r.randint(side - 1, side + 2) for _ in range(n)]
         if user:
             return cases.model("user_conv", {"conv": one}, self.seed(), "f32", input_shape=model_input)
@@ -194,9 +194,10 @@ class Draw:
                 all_configs = [dict(config) for _ in all_configs]
             for c in all_configs[1:]:
                 c.pop("modules_to_save", None)
-            saved = config.get("modules_to_save", [])
-            if any(not isinstance(c["target_modules"], list) or set(saved) & set(c["target_modules"]) for c in all_configs):
-                config.pop("modules_to_save", None)
+            saved = set(all_configs[0].get("modules_to_save", []))
+            targets = [c["target_modules"] for c in all_configs]
+            if any(not isinstance(t, list) or saved & set(t) for t in targets):
+                all_configs[0].pop("modules_to_save", None)
             names = ["default", "alice", "bob"]
             pruned = method == "ADALORA" and self.chance(0.5)
             adapters = [cases.adapter(method, c, seed + i, n, pruned=pruned) for i, (c, n) in enumerate(zip(all_configs, names))]

@@ -31,7 +31,7 @@ class AdaLora::State final : public AdapterState<T> {
   State(const AdaLoraConfig& config, const LayerFacts& facts, const AdapterPlan& plan)
       : facts_(facts),
         r_(plan.r),
-        scaling_(plan.lora_alpha > 0 ? plan.lora_alpha : double(config.init_r)),
+        scaling_(plan.lora_alpha > 0 ? plan.lora_alpha : double(plan.r)),  // the kept rank, as PEFT has it after loading
         dropout_(config.lora_dropout),
         is_identity_(config.init_lora_weights) {
     const Index width = facts.in * (facts.kind == LayerKind::conv ? facts.conv.kernel.size() : 1);

@@ -122,17 +122,18 @@ class SiteForward {
       if (entry.copy)
         call_base<L, T>(static_cast<const ModuleCopy<L>&>(*entry.copy).layer, x.part(segment.begin, segment.rows), rows,
                         batch_.workspace);
-      if (entry.bias) exchange_bias(rows, reinterpret_cast<const T*>(entry.bias->data()));
+      if (entry.bias) exchange_bias(rows, *entry.bias);
     });
   }
 
   // The product keeps its bits and its bias; the difference is added.
-  void exchange_bias(Out<T> rows, const T* trained) const {
+  void exchange_bias(Out<T> rows, const ParameterData& trained) const {
     with_bias(layer_, [&](const auto& bias) {
       const Index channels = Index(bias.size()), positions = rows.cols() / channels;
       for (Index i = 0; i < rows.rows(); ++i)
         for (Index c = 0; c < channels; ++c) {
-          const T difference = trained[c] - T(float_or_double(bias.coeff(c)));
+          const T difference =
+              element_as<T>(trained.dtype(), trained.data(), std::size_t(c)) - T(float_or_double(bias.coeff(c)));
           for (Index p = 0; p < positions; ++p) rows(i, c * positions + p) += difference;
         }
     });

@@ -29,7 +29,7 @@ inline void check_adapter_name(const std::string& name) {
 [[nodiscard]] inline std::unique_ptr<ParameterData> bias_of(const AnySite& site, AnyModuleCopy* copy = nullptr) {
   for (const BaseTensor& tensor : site.tensors(copy)) {
     if (tensor.key != "bias") continue;
-    auto bias = std::make_unique<ParameterData>(site.dtype(), tensor.shape);
+    auto bias = std::make_unique<ParameterData>(tensor.dtype, tensor.shape);  // PEFT leaves it in the layer's dtype
     const TensorView values = tensor.read();
     if (values.device() == Device::cpu) assign(*bias, values, false);
     return bias;
@@ -90,7 +90,10 @@ inline InjectReport inject(const ModelSites& model, const PeftConfig& config, co
   record->name = name;
   record->config = std::move(plan.config);
   auto entries = make_entries(model, plan, record);
+  // read before there are new tables, which know nothing of the model yet
   const bool enabled = is_enabled(model);
+  std::vector<unsigned> selected = selected_of(model);
+  if (old) std::erase(selected, old->id);
   for (const auto& [site, entry] : entries) {
     SiteTable& table = model.sites[site]->make_table();
     if (table.entries.empty()) table.enabled = enabled;
@@ -98,7 +101,6 @@ inline InjectReport inject(const ModelSites& model, const PeftConfig& config, co
   }
 
   if (old) remove_everywhere(model, *old);
-  std::vector<unsigned> selected = selected_of(model);
   for (auto& [site, entry] : entries) model.sites[site]->table()->entries.push_back(std::move(entry));
   select_everywhere(model, options.activate ? std::vector<unsigned>{record->id} : selected);
   return std::move(plan.report);

@@ -29,6 +29,13 @@ Shape shape_of(const Eigenish& values) {
   else return Shape{values.rows(), values.cols()};
 }
 
+inline void check_size(Index size, const Shape& shape) {
+  if (size != shape.size())
+    fail<ShapeError>("a layer's weight has " + std::to_string(size) + " elements, its sizes mean " + to_string(shape),
+                     "layer_traits<L>::weight and the sizes in the same traits disagree",
+                     "answer (out, in), (num, dim) or (out, in/groups, kernel…), as the sizes say");
+}
+
 /// Reads and writes any Eigen expression element by element: its layout is not ours to assume.
 template <class Get>
 BaseTensor tensor_of_expression(std::string key, const Shape& shape, Get get) {
@@ -37,6 +44,7 @@ BaseTensor tensor_of_expression(std::string key, const Shape& shape, Get get) {
   BaseTensor tensor{std::move(key), dtype_of<T>, shape, {}, {}};
   tensor.read = [get, shape] {
     const auto& values = get();
+    check_size(values.size(), shape);
     const std::shared_ptr<std::byte> bytes = zeroed(std::size_t(shape.size()) * sizeof(T));
     T* next = reinterpret_cast<T*>(bytes.get());
     for (Index row = 0; row < values.rows(); ++row)
@@ -45,6 +53,7 @@ BaseTensor tensor_of_expression(std::string key, const Shape& shape, Get get) {
   };
   tensor.write = [get](const TensorView& source, bool) {
     auto&& values = get();
+    check_size(values.size(), shape);
     std::size_t next = 0;
     for (Index row = 0; row < values.rows(); ++row)
       for (Index col = 0; col < values.cols(); ++col) {
