@@ -116,7 +116,7 @@ TEST_CASE("a config that contradicts itself is refused before the model is looke
   CHECK(has(ada([](AdaLoraConfig& c) { c.orth_reg_weight = -1; }), "orth_reg_weight"));
   CHECK(has(ada([](AdaLoraConfig& c) { c.beta1 = 1; }), "beta1"));
   CHECK(has(ada([](AdaLoraConfig& c) { c.deltaT = 0; }), "deltaT"));
-  CHECK(has(ada([](AdaLoraConfig& c) { c.target_r = 12; }), "target_r"));
+  CHECK(has(ada([](AdaLoraConfig& c) { c.target_r = -1; }), "target_r"));
   CHECK(has(ada([](AdaLoraConfig& c) { c.rank_pattern = {{"head.lora_E", {true}}}; }), "rank_pattern"));
 }
 

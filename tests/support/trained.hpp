@@ -15,12 +15,24 @@ graft::StateDict values_for(const M& model, const std::string& name, double seed
   for (const auto& [key, view] : graft::get_peft_model_state_dict(model, name)) {
     graft::TensorView own = view;
     const auto memory = graft::detail::zeroed(own.bytes());
-    for (graft::Index i = 0; i < own.size(); ++i) {
-      const double value = awkward::value(i, seed + double(key.size()));
-      if (own.dtype == graft::Dtype::f64)
-        reinterpret_cast<double*>(memory.get())[i] = value;
-      else
-        reinterpret_cast<float*>(memory.get())[i] = float(value);
+    graft::ParameterData data(own.dtype, graft::Shape(own.shape));
+    data.borrow(memory.get(), memory);
+    const auto fill = [&]<class T>(T) {
+      for (graft::Index i = 0; i < own.size(); ++i)
+        graft::detail::store<T>(data, i, awkward::value(i, seed + double(key.size())));
+    };
+    switch (own.dtype) {
+      case graft::Dtype::f64:
+        fill(double{});
+        break;
+      case graft::Dtype::bf16:
+        fill(graft::bf16{});
+        break;
+      case graft::Dtype::f16:
+        fill(graft::f16{});
+        break;
+      default:
+        fill(float{});
     }
     own.data = memory.get();
     own.owner = memory;

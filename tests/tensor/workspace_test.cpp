@@ -41,6 +41,21 @@ TEST_CASE("what was given back is used again by requests of about that size") {
   workspace.give(larger, 1025);
 }
 
+TEST_CASE("a block that was given back is handed out once") {
+  Workspace workspace;
+  std::byte* a = workspace.take(100);
+  std::byte* b = workspace.take(100);
+  workspace.give(a, 100);
+  workspace.give(b, 100);
+  std::byte* c = workspace.take(100);
+  std::byte* d = workspace.take(100);
+  std::byte* e = workspace.take(100);
+  CHECK(std::set{a, b} == std::set{c, d});
+  CHECK(e != nullptr);
+  CHECK(std::set{c, d, e}.size() == 3);
+  for (std::byte* block : {c, d, e}) workspace.give(block, 100);
+}
+
 TEST_CASE("a pass that is repeated takes nothing more from the heap") {
   Workspace workspace;
   const auto pass = [&] {

@@ -51,7 +51,7 @@ BaseTensor tensor_of_expression(std::string key, const Shape& shape, Get get) {
       for (Index col = 0; col < values.cols(); ++col) *next++ = values.coeff(row, col);
     return TensorView{dtype_of<T>, shape.to_vector(), bytes.get(), bytes};
   };
-  tensor.write = [get](const TensorView& source, bool) {
+  tensor.write = [get, shape](const TensorView& source, bool) {
     auto&& values = get();
     check_size(values.size(), shape);
     std::size_t next = 0;
