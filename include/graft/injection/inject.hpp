@@ -85,10 +85,8 @@ inline InjectReport inject(const ModelSites& model, const PeftConfig& config, co
                        "choose another name, delete_adapter() it first, or set InjectOptions::replace");
   InjectionPlan plan = Planner(model, config, options, name, old ? old.get() : options.instead_of).make();
 
-  const auto record = std::make_shared<AdapterRecord>();
-  record->id = next_id(model);
-  record->name = name;
-  record->config = std::move(plan.config);
+  const auto record = std::make_shared<AdapterRecord>(
+      AdapterRecord{.id = next_id(model), .name = name, .config = std::move(plan.config)});
   auto entries = make_entries(model, plan, record);
   // read before there are new tables, which know nothing of the model yet
   const bool enabled = is_enabled(model);

@@ -20,12 +20,12 @@ struct InjectionPlan {
     std::size_t site;
     AdapterPlan adapter;
   };
-  std::vector<AdaptedSite> adapted;
-  std::vector<std::size_t> copied;        ///< sites that are saved whole
-  std::vector<std::size_t> biases;        ///< sites whose base bias the adapter trains
-  std::vector<std::size_t> plain_biases;  ///< the same outside of sites: places in `ModelSites::plain`
-  PeftConfig config;                      ///< as the record will keep it
-  InjectReport report;
+  std::vector<AdaptedSite> adapted{};
+  std::vector<std::size_t> copied{};        ///< sites that are saved whole
+  std::vector<std::size_t> biases{};        ///< sites whose base bias the adapter trains
+  std::vector<std::size_t> plain_biases{};  ///< the same outside of sites: places in `ModelSites::plain`
+  PeftConfig config;                        ///< as the record will keep it
+  InjectReport report{};
 };
 
 namespace detail {
@@ -36,9 +36,7 @@ class Planner {
   /// `replaced` is the adapter that will go, or null.
   Planner(const ModelSites& model, const PeftConfig& config, const InjectOptions& options, const std::string& name,
           const AdapterRecord* replaced)
-      : model_(model), options_(options), name_(replaced ? replaced->name : name), replaced_(replaced) {
-    plan_.config = config;
-  }
+      : model_(model), options_(options), name_(replaced ? replaced->name : name), replaced_(replaced), plan_{.config = config} {}
 
   [[nodiscard]] InjectionPlan make() && {
     std::visit([](const auto& config) { config.validate(); }, plan_.config);
