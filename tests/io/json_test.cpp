@@ -37,7 +37,7 @@ TEST_CASE("broken JSON is a FileError that says what and where") {
 
 TEST_CASE("keys of different objects may be equal, and 64 levels are not too deep") {
   CHECK(parse_json(R"([{"a": 1}, {"a": 2}])", "x").size() == 2);
-  CHECK_NOTHROW(parse_json(std::string(64, '[') + std::string(64, ']'), "x"));
+  CHECK(parse_json(std::string(64, '[') + std::string(64, ']'), "x").size() == 1);
 }
 
 TEST_CASE("values are written as Python's json.dumps writes them") {

@@ -36,7 +36,11 @@ class Planner {
   /// `replaced` is the adapter that will go, or null.
   Planner(const ModelSites& model, const PeftConfig& config, const InjectOptions& options, const std::string& name,
           const AdapterRecord* replaced)
-      : model_(model), options_(options), name_(replaced ? replaced->name : name), replaced_(replaced), plan_{.config = config} {}
+      : model_(model),
+        options_(options),
+        name_(replaced ? replaced->name : name),
+        replaced_(replaced),
+        plan_{.config = config} {}
 
   [[nodiscard]] InjectionPlan make() && {
     std::visit([](const auto& config) { config.validate(); }, plan_.config);
