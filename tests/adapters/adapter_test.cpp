@@ -1,4 +1,5 @@
 #include <graft/adapters/adapter.hpp>
+#include <graft/adapters/generation.hpp>
 
 #include "support/laws.hpp"
 
@@ -17,9 +18,7 @@ TEST_CASE("a part of an input is those rows, or those ids") {
 
 namespace {
 graft::PeftType type_of(graft::PeftConfig config) {
-  graft::AdapterRecord record;
-  record.config = std::move(config);
-  return record.type();
+  return graft::AdapterRecord(0, "a", std::move(config)).type();
 }
 }  // namespace
 

@@ -8,9 +8,7 @@ graft::SiteEntry entry(unsigned id, const char* name) {
   graft::SiteEntry one;
   one.id = id;
   if (!name) return one;
-  one.record = std::make_shared<graft::AdapterRecord>();
-  one.record->id = id;
-  one.record->name = name;
+  one.record = std::make_shared<graft::AdapterRecord>(id, name);
   return one;
 }
 graft::SiteTable table() {
@@ -27,7 +25,7 @@ graft::SiteTable table() {
 TEST_CASE("entries are found by number and by name; a deleted one only by its number") {
   const graft::SiteTable all = table();
   REQUIRE(all.find(9u));
-  CHECK(all.find(9u)->record->name == "b");
+  CHECK(all.find(9u)->record->name() == "b");
   CHECK(all.find(4u)->record == nullptr);
   CHECK(all.find(0u) == nullptr);
   CHECK(all.find(5u) == nullptr);
@@ -39,18 +37,48 @@ TEST_CASE("entries are found by number and by name; a deleted one only by its nu
 TEST_CASE("a site is idle without active adapters, or disabled") {
   graft::SiteTable all = table();
   CHECK(all.is_idle());
-  all.active = {1};
+  all.select({1, 4, 7});
+  CHECK(all.active == std::vector<unsigned>{1});  // 4 was deleted, 7 is elsewhere
   CHECK_FALSE(all.is_idle());
   all.enabled = false;
   CHECK(all.is_idle());
+}
+
+TEST_CASE("a forward adds what is active and not merged, in the order of activation") {
+  graft::SiteTable all = table();
+  all.select({9, 1});
+  all.merged = {9};
+  all.settle();
+  CHECK(all.pending == std::vector<unsigned>{1});
+  CHECK_FALSE(all.is_idle());
+  all.merged = {1, 9};
+  all.settle();
+  CHECK(all.is_idle());
+}
+
+TEST_CASE("a copy has records of its own, and weights that are found at the copy alone") {
+  graft::SiteTable one;
+  one.number = 5;
+  one.entries.push_back(entry(0, "a"));
+  one.entries[0].site = 5;
+  auto here = std::make_shared<graft::SiteAdapter>();
+  here->bias = std::make_unique<graft::ParameterData>(graft::Dtype::f32, graft::Shape{2});
+  const auto& original = one.entries[0].record->generation.own();
+  original->put(5, &one, here);
+  const graft::SiteTable other = one;
+  REQUIRE(other.entries[0].bias());
+  CHECK(other.entries[0].bias() != here->bias.get());
+  CHECK(original->find(one) == here.get());
+  CHECK(original->find(other) == nullptr);
+  CHECK(other.entries[0].record->generation.own()->find(other) == other.entries[0].here());
 }
 
 TEST_CASE("a copy has records of its own") {
   graft::SiteTable all = table();
   const graft::SiteTable copy = all;
   CHECK(copy.entries[0].record != all.entries[0].record);
-  all.entries[0].record->strength = 3;
-  CHECK(copy.entries[0].record->strength == 1);
+  all.entries[0].record->set_strength(3);
+  CHECK(copy.entries[0].record->strength() == 1);
   CHECK(copy.entries[1].record == nullptr);
   CHECK(copy.path == "p");
 }
@@ -58,7 +86,9 @@ TEST_CASE("a copy has records of its own") {
 TEST_CASE("what PEFT would have wrapped around the layer") {
   graft::SiteEntry one = entry(0, "a");
   CHECK_FALSE(one.wrapper().has_value());
-  one.bias = std::make_unique<graft::ParameterData>(graft::Dtype::f32, graft::Shape{2});
+  auto here = std::make_shared<graft::SiteAdapter>();
+  here->bias = std::make_unique<graft::ParameterData>(graft::Dtype::f32, graft::Shape{2});
+  one.record->generation.own()->put(one.site, nullptr, here);
   CHECK_FALSE(one.wrapper().has_value());
   one.left_behind = graft::Wrapper::ia3;
   CHECK(*one.wrapper() == graft::Wrapper::ia3);

@@ -15,12 +15,12 @@ TEST_CASE("one record per adapter, in the order of injection, shared by its site
   (void)graft::inject_adapter_in_model(LoraConfig{.target_modules = {"q_proj", "head"}}, net, "a");
   tree::Net copy = net;
   for (tree::Net* one : {&net, &copy}) {
-    graft::set_scale(*one, "a", 2);
+    graft::set_adapter(*one, "a");
     const graft::ModelSites sites = graft::sites_of(*one);
     const auto records = graft::detail::records_of(sites);
     REQUIRE(records.size() == 2);
-    CHECK(records[0]->name == "z");
-    CHECK(records[1]->name == "a");
+    CHECK(records[0]->name() == "z");
+    CHECK(records[1]->name() == "a");
     for (const auto& site : sites.sites)
       if (const graft::SiteTable* table = site->table())
         for (const graft::SiteEntry& entry : table->entries) CHECK(entry.record == records[entry.id]);

@@ -12,8 +12,7 @@ graft::SiteEntry entry(unsigned id, std::optional<Wrapper> wrapper, const char* 
   made.id = id;
   made.left_behind = wrapper;
   if (name) {
-    made.record = std::make_shared<graft::AdapterRecord>();
-    made.record->name = name;
+    made.record = std::make_shared<graft::AdapterRecord>(id, name);
   }
   return made;
 }
@@ -31,7 +30,7 @@ TEST_CASE("an adapter joins the outermost wrapper of its kind, else it is put ar
   CHECK(wrappers[0].kind == Wrapper::lora);
   CHECK(wrappers[0].entries.size() == 2);
   CHECK(wrappers[1].kind == Wrapper::ia3);
-  CHECK(wrappers[2].entries.front()->record->name == "d");
+  CHECK(wrappers[2].entries.front()->record->name() == "d");
 }
 
 TEST_CASE("a deleted adapter leaves an empty wrapper, one that trained only a bias nothing") {

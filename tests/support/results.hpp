@@ -71,7 +71,7 @@ std::string everything(const M& model) {
   all += "active:" + graft::join(graft::active_adapters(model), ",") + "\nall:";
   const graft::ModelSites sites = graft::sites_of(model);
   for (const auto& record : graft::detail::records_of(sites)) {
-    all += record->name + '#' + std::to_string(record->id) + '*' + std::to_string(record->strength);
+    all += record->name() + '#' + std::to_string(record->id) + '*' + std::to_string(record->strength());
     for (const graft::PlainBias& bias : record->plain_biases)
       all += bias.key + std::string(reinterpret_cast<const char*>(bias.values.data()), bias.values.bytes());
     all += record->plain_biases_in_place ? "in\n" : "out\n";
@@ -82,10 +82,11 @@ std::string everything(const M& model) {
     if (table) {
       for (const unsigned id : table->selected) all += " s" + std::to_string(id);
       for (const unsigned id : table->active) all += " a" + std::to_string(id);
+      for (const unsigned id : table->merged) all += " m" + std::to_string(id);
       for (const graft::SiteEntry& entry : table->entries) {
         all += " e" + std::to_string(entry.id);
-        if (!entry.state) continue;
-        for (const graft::AdapterParameter& parameter : entry.state->parameters())
+        if (!entry.state()) continue;
+        for (const graft::AdapterParameter& parameter : entry.state()->parameters())
           all += parameter.data->requires_grad() ? 'g' : '-';
       }
     }

@@ -55,12 +55,12 @@ std::string matched(const M& model, const std::string& adapter = "default") {
   for (const auto& site : sites.sites) {
     const graft::SiteTable* table = site->table();
     const graft::SiteEntry* entry = table ? table->find(adapter) : nullptr;
-    if (!entry || !entry->state) continue;
+    if (!entry || !entry->state()) continue;
     all += (all.empty() ? "" : " ") + site->path();
-    const double alpha = entry->state->scaling() * double(entry->state->rank());
-    if (entry->state->is_feedforward()) all += ":ff";
-    if (entry->state->rank() != 0 && (entry->state->rank() != 8 || alpha != 16))
-      all += ':' + std::to_string(entry->state->rank()) + ':' + std::to_string(int(alpha));
+    const double alpha = entry->state()->scaling() * double(entry->state()->rank());
+    if (entry->state()->is_feedforward()) all += ":ff";
+    if (entry->state()->rank() != 0 && (entry->state()->rank() != 8 || alpha != 16))
+      all += ':' + std::to_string(entry->state()->rank()) + ':' + std::to_string(int(alpha));
   }
   return all;
 }
@@ -70,7 +70,7 @@ bool has_copy(const M& model, std::string_view path) {
   for (const auto& site : sites.sites)
     if (const graft::SiteTable* table = site->table(); table && site->path() == path)
       for (const graft::SiteEntry& entry : table->entries)
-        if (entry.copy) return true;
+        if (entry.copy()) return true;
   return false;
 }
 inline bool mentions(const std::vector<std::string>& texts, std::string_view part) {

@@ -155,3 +155,27 @@ TEST_CASE("a site's view of a parameter converts nothing and has no memory on me
   CHECK(ParameterView(data).dtype() == Dtype::f64);
   CHECK(ParameterView(data).shape() == std::vector<graft::Index>{3, 2});
 }
+
+TEST_CASE("every write changes the version, reading does not, and shared memory shares it") {
+  Parameter<> weight(Shape{2, 3});
+  const auto changes = [&](auto&& write) {
+    const std::uint64_t before = weight.version();
+    write();
+    return weight.version() != before;
+  };
+  CHECK_FALSE(changes([&] { (void)std::as_const(weight).view(); }));
+  CHECK_FALSE(changes([&] { (void)std::as_const(weight).data(); }));
+  CHECK(changes([&] { weight.view()(0, 0) = 1; }));
+  CHECK(changes([&] { weight.data()[1] = 1; }));
+  CHECK(changes([&] { weight.untyped().touch(); }));
+  CHECK(changes([&] { (void)ParameterView(weight.untyped()).view<float>(); }));
+  CHECK(changes([&] { weight = Parameter<>(Shape{2, 3}); }));
+  const Parameter<> other(Shape{2, 3});
+  CHECK(changes([&] { weight = other; }));
+  Parameter<> tied = weight.share();
+  CHECK(tied.version() == weight.version());
+  CHECK(changes([&] { tied.view()(0, 0) = 2; }));
+  CHECK(tied.version() == weight.version());
+  Parameter<> copy = tied;
+  CHECK_FALSE(changes([&] { copy.view()(0, 0) = 3; }));
+}

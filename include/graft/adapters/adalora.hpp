@@ -6,6 +6,7 @@
 
 #include "../kernels/conv.hpp"
 #include "../kernels/low_rank.hpp"
+#include "../kernels/merge.hpp"
 #include "../modules/conv_geometry.hpp"
 #include "adapter.hpp"
 
@@ -63,14 +64,28 @@ class AdaLora::State final : public AdapterState<T> {
     fill_normal(b_, {seed, name + ".lora_B"}, deviation);
   }
 
-  void update(const SiteInput<T>& x, Out<T> y, double weight, Workspace* workspace) const override {
+  void update(const SiteInput<T>& x, Out<T> y, double weight, const BaseWeight<T>&, Workspace* workspace) const override {
     if (r_ == 0) return;
-    const T kappa = T(weight * scaling_ / (double(data(ranknum_)[0]) + 1e-5));
+    const T kappa = kappa_of(weight);
     if (facts_.kind == LayerKind::linear) update_linear(x.rows, y, kappa, workspace);
     else update_conv(x, y, kappa, workspace);
   }
 
+  [[nodiscard]] std::optional<MergeRefusal> merge_refusal() const override {
+    if (facts_.kind != LayerKind::conv || facts_.conv.padding_mode == PaddingMode::zeros) return {};
+    return MergeRefusal{"AdaLoRA pads with zeros, whatever the layer does, and its weight would be padded as the layer's",
+                        "leave it unmerged"};
+  }
+  void add_delta(Index begin, Out<T> rows, double weight, Workspace* workspace) const override {
+    const Index width = rows.cols();
+    const Scratch<T> scratch(workspace, kernels::low_rank_delta_scratch(width, r_));
+    kernels::add_low_rank_delta<T>(rows.rows(), width, r_, data(b_) + begin * r_, r_, data(e_), kappa_of(weight), data(a_), width,
+                                   rows.data(), rows.outerStride(), scratch.data());
+  }
+
  private:
+  [[nodiscard]] T kappa_of(double weight) const { return T(weight * scaling_ / (double(data(ranknum_)[0]) + 1e-5)); }
+
   void update_linear(const In<T>& x, Out<T> y, T kappa, Workspace* workspace) const {
     const Scratch<T> scratch(workspace, kernels::low_rank_scratch(x.rows(), facts_.in, facts_.out, r_));
     kernels::low_rank_update<T>(x.rows(), facts_.in, facts_.out, r_, x.data(), x.outerStride(), data(a_), data(b_),

@@ -74,10 +74,10 @@ class Adapted {
   [[nodiscard]] ParameterView parameter(std::string_view adapter, std::string_view name) const {
     const SiteTable* table = site_table();
     const SiteEntry* entry = table ? table->find(adapter) : nullptr;
-    if (!entry || !entry->state)
+    if (!entry || !entry->state())
       fail<AdapterError>("no adapter '" + std::string(adapter) + "' at this site", "it was not injected here, or deleted",
                          "see the report of inject_adapter_in_model for the sites that matched");
-    for (const AdapterParameter& parameter : entry->state->parameters())
+    for (const AdapterParameter& parameter : entry->state()->parameters())
       if (name == parameter.name || name == std::string(parameter.name) + std::string(parameter.suffix))
         return ParameterView(*parameter.data);
     fail<AdapterError>("adapter '" + std::string(adapter) + "' has no parameter '" + std::string(name) + "'",

@@ -1,11 +1,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "../modules/layer_traits.hpp"
+#include "../modules/base_weight.hpp"
 #include "../tensor/batch.hpp"
 #include "../tensor/init.hpp"
 #include "config.hpp"
@@ -19,26 +20,6 @@ enum class PeftType { lora, adalora, ia3 };
 [[nodiscard]] constexpr std::string_view peft_type_name(PeftType type) {
   return type == PeftType::lora ? "LORA" : type == PeftType::adalora ? "ADALORA" : "IA3";
 }
-
-/// A bias of a layer without room for adapters, as an adapter with bias = all trained it. While that adapter is
-/// active the layer holds the trained values and this the base's own; else the other way round.
-struct PlainBias {
-  std::string key;  ///< "norm.bias"
-  ParameterData values;
-};
-
-/// What one adapter is on one model: shared by all its sites.
-struct AdapterRecord {
-  unsigned id = 0;  ///< never used again on this model
-  std::string name;
-  PeftConfig config;
-  double strength = 1;  ///< `set_scale`: a factor on the adapter's own scale
-  unsigned generation = 0;
-  std::vector<PlainBias> plain_biases{};
-  bool plain_biases_in_place = false;
-
-  [[nodiscard]] PeftType type() const { return PeftType(config.index()); }
-};
 
 /// How one adapter looks at one layer: what a plan decides before anything is allocated.
 struct AdapterPlan {
@@ -74,6 +55,11 @@ struct SiteInput {
   }
 };
 
+/// Why an adapter cannot be folded into its layer's weight, and what else can be done.
+struct MergeRefusal {
+  std::string why, fix;
+};
+
 /// An adapter at one site, without its scalar: its parameters and what they mean.
 class AnyAdapterState {
  public:
@@ -90,9 +76,27 @@ class AnyAdapterState {
   [[nodiscard]] virtual double scaling() const { return 1; }
   [[nodiscard]] virtual bool is_feedforward() const { return false; }
   [[nodiscard]] virtual double dropout() const { return 0; }
+  /// Nothing where the layer with the adapter folded in computes what layer and adapter do.
+  [[nodiscard]] virtual std::optional<MergeRefusal> merge_refusal() const { return {}; }
+  /// Whether folding only adds to the weight: then the same sum, subtracted, takes it out again.
+  [[nodiscard]] virtual bool is_additive() const { return true; }
+  /// Whether folding changes the bias too.
+  [[nodiscard]] virtual bool folds_bias() const { return false; }
+  /// Whether folding needs a bias where the layer has none.
+  [[nodiscard]] virtual bool needs_bias() const { return false; }
 };
 
-/// An adapter at one site: the four steps of a site's forward, of which it takes part in those it needs.
+/// Rows of a weight while adapters are folded into it: torch's layout, (out, the rest) or (num, dim).
+template <class T>
+struct WeightRows {
+  Index begin;        ///< the first of them in the whole weight
+  Out<T> rows;        ///< changed by one adapter after another
+  BaseWeight<T> base; ///< the whole weight before the first of them
+  Workspace* workspace = nullptr;
+};
+
+/// An adapter at one site: the four steps of a site's forward, of which it takes part in those it needs, and the same
+/// steps on the rows of a weight.
 ///
 /// `weight` is the selection's weight times the adapter's strength: it multiplies the scaling of LoRA and
 /// AdaLoRA; for (IA)³ the vector l becomes 1 + weight · (l − 1).
@@ -103,10 +107,20 @@ class AdapterState : public AnyAdapterState {
   [[nodiscard]] virtual bool acts_before() const { return false; }
   /// Changes the input x (n, in), for base and update alike.
   virtual void before(Out<T> /*x*/, double /*weight*/) const {}
-  /// Adds to y (n, out), in which the base product stands already.
-  virtual void update(const SiteInput<T>& /*x*/, Out<T> /*y*/, double /*weight*/, Workspace*) const {}
+  /// Adds to y (n, out), in which the product with `base` stands already, and the updates of the adapters before.
+  virtual void update(const SiteInput<T>& /*x*/, Out<T> /*y*/, double /*weight*/, const BaseWeight<T>& /*base*/,
+                      Workspace*) const {}
   /// Changes the result y (n, out).
   virtual void after(Out<T> /*y*/, double /*weight*/) const {}
+
+  /// Adds ΔW, formed from zero and added once: of zeroed rows it makes those of ΔW itself. Additive adapters only.
+  virtual void add_delta(Index /*begin*/, Out<T> /*rows*/, double /*weight*/, Workspace*) const {}
+  /// The update folded in, after those of the adapters before.
+  virtual void fold_update(const WeightRows<T>& w, double weight) const { add_delta(w.begin, w.rows, weight, w.workspace); }
+  /// What `before` and `after` do to the input and the result, folded in after all updates.
+  virtual void fold_factors(const WeightRows<T>& /*w*/, double /*weight*/) const {}
+  /// The update's and then the factors' part of a bias (out).
+  virtual void fold_bias(T* /*bias*/, double /*weight*/) const {}
 };
 
 }  // namespace graft

@@ -26,7 +26,11 @@ template <class T>
 class Ia3::State final : public AdapterState<T> {
  public:
   State(const Ia3Config& config, const LayerFacts& facts, const AdapterPlan& plan)
-      : is_feedforward_(plan.is_feedforward), is_identity_(config.init_ia3_weights), channels_(plan.is_feedforward ? facts.in : facts.out) {
+      : is_feedforward_(plan.is_feedforward),
+        is_identity_(config.init_ia3_weights),
+        channels_(plan.is_feedforward ? facts.in : facts.out),
+        out_(facts.out),
+        groups_(facts.kind == LayerKind::conv ? facts.conv.groups : 1) {
     Shape shape = is_feedforward_ ? Shape{1, channels_} : Shape{channels_, 1};
     if (facts.kind == LayerKind::conv) {
       shape = Shape{1, channels_};
@@ -55,7 +59,33 @@ class Ia3::State final : public AdapterState<T> {
     if (!is_feedforward_) scale(y, T(weight));
   }
 
+  [[nodiscard]] bool is_additive() const override { return false; }
+  [[nodiscard]] bool folds_bias() const override { return !is_feedforward_; }
+  void fold_factors(const WeightRows<T>& w, double weight) const override {
+    Out<T> rows = w.rows;
+    const Index width = rows.cols();
+    if (!is_feedforward_) {
+      for (Index i = 0; i < rows.rows(); ++i) rows.row(i) *= factor(w.begin + i, T(weight));
+      return;
+    }
+    // each group of a convolution sees its own channels, each with its kernel's elements together
+    const Index in_group = channels_ / groups_, kernel = width / in_group, out_group = out_ / groups_;
+    for (Index i = 0; i < rows.rows(); ++i) {
+      const Index first = (w.begin + i) / out_group * in_group;
+      for (Index c = 0; c < width; ++c) rows(i, c) *= factor(first + c / kernel, T(weight));
+    }
+  }
+  void fold_bias(T* bias, double weight) const override {
+    if (is_feedforward_) return;
+    for (Index i = 0; i < out_; ++i) bias[i] *= factor(i, T(weight));
+  }
+
  private:
+  [[nodiscard]] T factor(Index channel, T weight) const {
+    const T l = reinterpret_cast<const T*>(l_.data())[channel];
+    return weight == T(1) ? l : T(1) + weight * (l - T(1));
+  }
+
   /// Rows are (channels · positions): every channel of a convolution has one factor.
   void scale(Out<T> rows, T weight) const {
     const T* l = reinterpret_cast<const T*>(l_.data());
@@ -67,7 +97,7 @@ class Ia3::State final : public AdapterState<T> {
 
   bool is_feedforward_;
   bool is_identity_;
-  Index channels_;
+  Index channels_, out_, groups_;
   ParameterData l_;
 };
 

@@ -8,6 +8,8 @@
 #include "../kernels/conv.hpp"
 #include "../kernels/embedding.hpp"
 #include "../kernels/low_rank.hpp"
+#include "../kernels/merge.hpp"
+#include "../kernels/transpose.hpp"
 #include "../modules/conv_geometry.hpp"
 #include "../modules/embedding.hpp"
 #include "adapter.hpp"
@@ -87,13 +89,48 @@ class Lora::State final : public AdapterState<T> {
     else fill_uniform(beta_, {seed, name + ".lora_B.bias"}, bound_b);
   }
 
-  void update(const SiteInput<T>& x, Out<T> y, double weight, Workspace* workspace) const override {
+  void update(const SiteInput<T>& x, Out<T> y, double weight, const BaseWeight<T>&, Workspace* workspace) const override {
     const T scale = T(weight * scaling_);
     switch (facts_.kind) {
       case LayerKind::linear: return update_linear(x.rows, y, scale, workspace);
       case LayerKind::embedding: return update_embedding(x.ids, y, scale, workspace);
       case LayerKind::conv: return update_conv(x, y, scale, workspace);
     }
+  }
+
+  [[nodiscard]] std::optional<MergeRefusal> merge_refusal() const override {
+    if (facts_.kind == LayerKind::conv && facts_.conv.groups > 1)
+      return MergeRefusal{"its lora_A sees all input channels, and a grouped weight has room for those of its group only",
+                          "leave it unmerged"};
+    if (facts_.max_norm)
+      return MergeRefusal{"the embedding has max_norm, which then would cut the sum instead of its two parts",
+                          "leave it unmerged"};
+    return {};
+  }
+  [[nodiscard]] bool folds_bias() const override { return has_beta_; }
+  [[nodiscard]] bool needs_bias() const override { return has_beta_; }
+
+  void add_delta(Index begin, Out<T> rows, double weight, Workspace* workspace) const override {
+    const T scale = T(weight * scaling_);
+    const Index width = rows.cols(), count = rows.rows();
+    const Scratch<T> scratch(workspace, kernels::low_rank_delta_scratch(width, r_));
+    if (facts_.kind != LayerKind::embedding) {  // a convolution's kernels are the columns of a matrix
+      kernels::add_low_rank_delta<T>(count, width, r_, data(b_) + begin * r_, r_, nullptr, scale, data(a_), width, rows.data(),
+                                     rows.outerStride(), scratch.data());
+      return;
+    }
+    const Scratch<T> turned(workspace, r_ * (count + width));
+    T* columns = turned.data();
+    T* down = columns + count * r_;
+    kernels::transpose(r_, count, data(a_) + begin, facts_.in, columns, r_);
+    kernels::transpose(width, r_, data(b_), r_, down, width);
+    kernels::add_low_rank_delta<T>(count, width, r_, columns, r_, nullptr, scale, down, width, rows.data(), rows.outerStride(),
+                                   scratch.data());
+  }
+  void fold_bias(T* bias, double weight) const override {
+    if (!has_beta_) return;
+    const T scale = T(weight * scaling_);
+    for (Index i = 0; i < facts_.out; ++i) bias[i] += scale * data(beta_)[i];
   }
 
  private:

@@ -1,10 +1,12 @@
 #pragma once
 
-#include <algorithm>
-#include <string>
+#include <memory>
+#include <span>
+#include <type_traits>
 
+#include "../modules/base_weight.hpp"
 #include "../modules/layer_call.hpp"
-#include "site_table.hpp"
+#include "selected.hpp"
 
 namespace graft::detail {
 
@@ -29,100 +31,95 @@ void call_base(const L& layer, const SiteInput<T>& x, Out<T> y, Workspace* works
 template <class L, class T = layer_scalar<L>>
 class SiteForward {
  public:
-  SiteForward(const L& layer, const SiteTable* table, const BatchView& batch) : layer_(layer), table_(table), batch_(batch) {
-    if (!table_ || !table_->enabled) return;
-    for (const Segment& segment : batch_.segments) inspect(segment);
+  SiteForward(const L& layer, const SiteTable* table, const BatchView& batch)
+      : layer_(layer), batch_(batch), selected_(table, batch) {
+    selected_.for_each_segment([&](const Segment&, std::span<const Selected> here) { inspect(*table, here); });
   }
 
   /// y becomes the result for x.
   void run(const SiteInput<T>& x, Out<T> y) const {
-    if (!any_selected_) return call_base<L, T>(layer_, x, y, batch_.workspace);
+    if (selected_.empty()) return call_base<L, T>(layer_, x, y, batch_.workspace);
     const Scratch<T> memory(batch_.workspace, any_before_ ? x.rows.size() : 0);
     SiteInput<T> seen = x;
     if (any_before_) {
       Out<T> copy = out<T>(memory.data(), x.rows.rows(), x.rows.cols());
       copy = x.rows;
-      for (const Segment& segment : batch_.segments) before(segment, copy);
+      selected_.for_each_segment([&](const Segment& segment, std::span<const Selected> here) { before(segment, here, copy); });
       new (&seen.rows) In<T>(in<T>(copy));
     }
     // one product for all rows, so that base rows keep the bits that they have without adapters
     if (!(any_copy_ && batch_.segments.size() == 1)) call_base<L, T>(layer_, seen, y, batch_.workspace);
-    for (const Segment& segment : batch_.segments) replace(segment, seen, y);
     finish(seen, y);
   }
 
   /// y holds the base product of x already: adds the adapters, anew where one acts before or replaces it.
   void update(const SiteInput<T>& x, Out<T> y) const {
-    if (!any_selected_) return;
+    if (selected_.empty()) return;
     const Scratch<T> memory(batch_.workspace, any_before_ ? x.rows.size() : 0);
     SiteInput<T> seen = x;
     if (any_before_) {
       Out<T> copy = out<T>(memory.data(), x.rows.rows(), x.rows.cols());
       copy = x.rows;
-      for (const Segment& segment : batch_.segments)
-        if (before(segment, copy))
+      selected_.for_each_segment([&](const Segment& segment, std::span<const Selected> here) {
+        if (before(segment, here, copy))
           call_base<L, T>(layer_, part_of(x, copy, segment), rows_of(y, segment.begin, segment.rows), batch_.workspace);
+      });
       new (&seen.rows) In<T>(in<T>(copy));
     }
-    for (const Segment& segment : batch_.segments) replace(segment, seen, y);
     finish(seen, y);
   }
 
  private:
-  /// Calls f(entry, weight) for the adapters that a segment wants here, in their order.
-  template <class F>
-  void for_each_selected(const Segment& segment, F f) const {
-    if (segment.active) {
-      for (const unsigned id : table_->active) {
-        const SiteEntry* entry = table_->find(id);
-        f(*entry, entry->record->strength);
-      }
-      return;
-    }
-    for (const WeightedAdapter& wanted : batch_.adapters.subspan(segment.first, segment.count)) {
-      const SiteEntry* entry = table_->find(wanted.id);
-      if (!entry) continue;
-      if (!entry->record) adapter_was_deleted(wanted.id, table_->path);
-      f(*entry, wanted.weight * entry->record->strength);
-    }
+  static const AdapterState<T>& state_of(const Selected& one) {
+    return static_cast<const AdapterState<T>&>(*one.adapter->state);
   }
+  static const L& copy_of(const Selected& one) { return static_cast<const ModuleCopy<L>&>(*one.adapter->copy).layer; }
 
-  static const AdapterState<T>& state_of(const SiteEntry& entry) { return static_cast<const AdapterState<T>&>(*entry.state); }
-
-  void inspect(const Segment& segment) {
+  void inspect(const SiteTable& table, std::span<const Selected> here) {
     int copies = 0;
-    for_each_selected(segment, [&](const SiteEntry& entry, double) {
-      any_selected_ = true;
-      copies += entry.copy != nullptr;
-      if (entry.bias && entry.bias->is_meta()) adapter_is_meta(*entry.record, table_->path);
-      if (!entry.state) return;
-      if (entry.state->is_meta()) adapter_is_meta(*entry.record, table_->path);
-      any_before_ |= state_of(entry).acts_before();
-    });
+    for (const Selected& one : here) {
+      copies += one.adapter->copy != nullptr;
+      if (one.adapter->bias && one.adapter->bias->is_meta()) adapter_is_meta(one.identity->name, table.path);
+      if (!one.adapter->state) continue;
+      if (one.adapter->state->is_meta()) adapter_is_meta(one.identity->name, table.path);
+      any_before_ |= state_of(one).acts_before();
+    }
     any_copy_ |= copies > 0;
     if (copies > 1)
-      fail<AdapterError>("two adapters want their own copy of '" + table_->path + "' for the same rows",
+      fail<AdapterError>("two adapters want their own copy of '" + table.path + "' for the same rows",
                          "modules_to_save replaces a module, and it can be replaced only once",
                          "select adapters whose modules_to_save do not overlap");
   }
 
-  bool before(const Segment& segment, const Out<T>& copy) const {
+  static bool before(const Segment& segment, std::span<const Selected> here, const Out<T>& copy) {
     bool has_acted = false;
-    for_each_selected(segment, [&](const SiteEntry& entry, double weight) {
-      if (!entry.state || !state_of(entry).acts_before()) return;
-      state_of(entry).before(rows_of(copy, segment.begin, segment.rows), weight);
+    for (const Selected& one : here) {
+      if (!one.adapter->state || !state_of(one).acts_before()) continue;
+      state_of(one).before(rows_of(copy, segment.begin, segment.rows), one.weight);
       has_acted = true;
-    });
+    }
     return has_acted;
   }
 
-  void replace(const Segment& segment, const SiteInput<T>& x, Out<T> y) const {
-    for_each_selected(segment, [&](const SiteEntry& entry, double) {
+  void finish(const SiteInput<T>& x, Out<T> y) const {
+    selected_.for_each_segment([&](const Segment& segment, std::span<const Selected> here) {
+      const SiteInput<T> seen = x.part(segment.begin, segment.rows);
       Out<T> rows = rows_of(y, segment.begin, segment.rows);
-      if (entry.copy)
-        call_base<L, T>(static_cast<const ModuleCopy<L>&>(*entry.copy).layer, x.part(segment.begin, segment.rows), rows,
-                        batch_.workspace);
-      if (entry.bias) exchange_bias(rows, *entry.bias);
+      BaseWeight<T> base = base_weight_of(layer_);
+      for (const Selected& one : here)
+        if (one.adapter->copy) {
+          call_base<L, T>(copy_of(one), seen, rows, batch_.workspace);
+          base = base_weight_of(copy_of(one));
+        }
+      for (const Selected& one : here)
+        if (one.adapter->bias) {
+          exchange_bias(rows, *one.adapter->bias);
+          base = base.with_bias(one.adapter->bias.get());
+        }
+      for (const Selected& one : here)
+        if (one.adapter->state) state_of(one).update(seen, rows, one.weight, base, batch_.workspace);
+      for (const Selected& one : here)
+        if (one.adapter->state) state_of(one).after(rows, one.weight);
     });
   }
 
@@ -144,18 +141,6 @@ class SiteForward {
     else return float(value);
   }
 
-  void finish(const SiteInput<T>& x, Out<T> y) const {
-    for (const Segment& segment : batch_.segments) {
-      Out<T> rows = rows_of(y, segment.begin, segment.rows);
-      for_each_selected(segment, [&](const SiteEntry& entry, double weight) {
-        if (entry.state) state_of(entry).update(x.part(segment.begin, segment.rows), rows, weight, batch_.workspace);
-      });
-      for_each_selected(segment, [&](const SiteEntry& entry, double weight) {
-        if (entry.state) state_of(entry).after(rows, weight);
-      });
-    }
-  }
-
   static SiteInput<T> part_of(const SiteInput<T>& x, const Out<T>& copy, const Segment& segment) {
     SiteInput<T> part = x;
     new (&part.rows) In<T>(in<T>(rows_of(copy, segment.begin, segment.rows)));
@@ -163,9 +148,9 @@ class SiteForward {
   }
 
   const L& layer_;
-  const SiteTable* table_;
   const BatchView& batch_;
-  bool any_selected_ = false, any_before_ = false, any_copy_ = false;
+  SelectedAdapters selected_;
+  bool any_before_ = false, any_copy_ = false;
 };
 
 }  // namespace graft::detail

@@ -3,60 +3,80 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
-#include <string_view>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
-#include "adapter.hpp"
+#include "generation.hpp"
 
 namespace graft {
-
-/// A whole copy of a layer, kept for one adapter: `modules_to_save`.
-class AnyModuleCopy {
- public:
-  virtual ~AnyModuleCopy() = default;
-  [[nodiscard]] virtual std::unique_ptr<AnyModuleCopy> clone() const = 0;
-};
 
 /// What PEFT puts around a layer for an adapter: a method's tuner layer, or the wrapper of `modules_to_save`.
 enum class Wrapper { lora, adalora, ia3, copies };
 
-/// One adapter at one site: its state, or a copy of the layer, or only a bias.
+/// One adapter at one site. What it has there stands in its record's current generation.
 struct SiteEntry {
   unsigned id = 0;
-  std::shared_ptr<AdapterRecord> record{};    ///< null: deleted; the number stays so that stale selections are seen
-  std::unique_ptr<AnyAdapterState> state{};
-  std::unique_ptr<AnyModuleCopy> copy{};
-  std::unique_ptr<ParameterData> bias{};      ///< the base's bias as this adapter trained it, (out)
-  std::optional<Wrapper> left_behind{};       ///< by a deleted adapter: PEFT keeps the wrapper, empty
+  unsigned site = 0;                        ///< the site's number
+  std::shared_ptr<AdapterRecord> record{};  ///< null: deleted; the number stays so that stale selections are seen
+  std::optional<Wrapper> left_behind{};     ///< by a deleted adapter: PEFT keeps the wrapper, empty
 
-  SiteEntry() = default;
-  SiteEntry(SiteEntry&&) noexcept = default;
-  SiteEntry& operator=(SiteEntry&&) noexcept = default;
-  SiteEntry(const SiteEntry& other)
-      : id(other.id),
-        record(other.record ? std::make_shared<AdapterRecord>(*other.record) : nullptr),
-        state(other.state ? other.state->clone() : nullptr),
-        copy(other.copy ? other.copy->clone() : nullptr),
-        bias(other.bias ? std::make_unique<ParameterData>(*other.bias) : nullptr),
-        left_behind(other.left_behind) {}
+  // for verbs, of which one runs at a time; null where there is none
+  [[nodiscard]] SiteAdapter* here() const { return record ? record->generation.own()->at(site) : nullptr; }
+  [[nodiscard]] AnyAdapterState* state() const { return here() ? here()->state.get() : nullptr; }
+  [[nodiscard]] AnyModuleCopy* copy() const { return here() ? here()->copy.get() : nullptr; }
+  [[nodiscard]] ParameterData* bias() const { return here() ? here()->bias.get() : nullptr; }
 
   /// None for an adapter that trains no more than the bias.
   [[nodiscard]] std::optional<Wrapper> wrapper() const {
-    if (state) return Wrapper(int(state->type()));
-    if (copy) return Wrapper::copies;
+    if (const AnyAdapterState* own = state()) return Wrapper(int(own->type()));
+    if (copy()) return Wrapper::copies;
     return left_behind;
+  }
+  /// For the site's copy: a record of its own, that holds no more than this site's part.
+  [[nodiscard]] SiteEntry copy_for(const SiteTable& table) const {
+    SiteEntry same;
+    same.id = id;
+    same.site = site;
+    same.left_behind = left_behind;
+    if (!record) return same;
+    same.record = std::make_shared<AdapterRecord>(id, record->name(), record->config());
+    same.record->set_strength(record->strength());
+    same.record->plain_biases = record->plain_biases;
+    same.record->plain_biases_in_place = record->plain_biases_in_place;
+    AdapterGeneration& generation = *same.record->generation.own();
+    generation.number = record->generation.own()->number;
+    if (const SiteAdapter* own = here()) generation.put(site, &table, own->clone());
+    return same;
   }
 };
 
-/// What a site holds once something was injected into it.
+/// What a site holds once something was injected into it. It stays where it is while its site lives.
 struct SiteTable {
   std::string path;
+  unsigned number = 0;             ///< of the site on its model
   std::vector<SiteEntry> entries;  ///< by ascending id
   std::vector<unsigned> selected;  ///< ids of the model's active adapters, in the order of activation
   std::vector<unsigned> active;    ///< those of them that are here
+  std::vector<unsigned> merged;    ///< those of the active that are folded into the base, in the order of merging
+  std::vector<unsigned> pending;   ///< active minus merged: what a forward adds
   bool enabled = true;
+
+  SiteTable() = default;
+  SiteTable(SiteTable&&) = default;
+  SiteTable& operator=(SiteTable&&) = default;
+  SiteTable(const SiteTable& other)
+      : path(other.path),
+        number(other.number),
+        selected(other.selected),
+        active(other.active),
+        merged(other.merged),
+        pending(other.pending),
+        enabled(other.enabled) {
+    entries.reserve(other.entries.size());
+    for (const SiteEntry& entry : other.entries) entries.push_back(entry.copy_for(*this));
+  }
 
   [[nodiscard]] const SiteEntry* find(unsigned id) const {
     const auto place = std::lower_bound(entries.begin(), entries.end(), id,
@@ -66,23 +86,47 @@ struct SiteTable {
   [[nodiscard]] SiteEntry* find(unsigned id) { return const_cast<SiteEntry*>(std::as_const(*this).find(id)); }
   [[nodiscard]] const SiteEntry* find(std::string_view name) const {
     for (const SiteEntry& entry : entries)
-      if (entry.record && entry.record->name == name) return &entry;
+      if (entry.record && entry.record->name() == name) return &entry;
     return nullptr;
   }
   [[nodiscard]] SiteEntry* find(std::string_view name) { return const_cast<SiteEntry*>(std::as_const(*this).find(name)); }
+
+  /// Makes the model's active adapters these.
+  void select(const std::vector<unsigned>& ids) {
+    selected = ids;
+    active.clear();
+    for (const unsigned id : ids)
+      if (const SiteEntry* entry = find(id); entry && entry->record) active.push_back(id);
+    settle();
+  }
+  /// To be called when `active` or `merged` has changed.
+  void settle() {
+    pending.clear();
+    for (const unsigned id : active)
+      if (std::find(merged.begin(), merged.end(), id) == merged.end()) pending.push_back(id);
+  }
   /// Whether forward is the base layer alone while no batch says otherwise.
-  [[nodiscard]] bool is_idle() const { return !enabled || active.empty(); }
+  [[nodiscard]] bool is_idle() const { return !enabled || pending.empty(); }
 };
 
+inline const SiteAdapter* AdapterGeneration::find(const SiteTable& table) const {
+  const Slot* slot = slot_of(table.number);
+  return slot && slot->table == &table ? slot->adapter.get() : nullptr;
+}
+
 namespace detail {
-[[noreturn]] inline void adapter_is_meta(const AdapterRecord& record, const std::string& path) {
-  fail<MetaError>("adapter '" + record.name + "' at '" + path + "' has parameters on the meta device",
+[[noreturn]] inline void adapter_is_meta(const std::string& name, const std::string& path) {
+  fail<MetaError>("adapter '" + name + "' at '" + path + "' has parameters on the meta device",
                   "it was injected with low_cpu_mem_usage and not loaded yet",
                   "load its state dict or files first, or select another adapter");
 }
 [[noreturn]] inline void adapter_was_deleted(unsigned id, const std::string& path) {
   fail<AdapterError>("a batch selects adapter number " + std::to_string(id) + " at '" + path + "', which was deleted",
                      "a selection holds numbers, and numbers are never used again", "select() again");
+}
+[[noreturn]] inline void selection_meets_merged(const std::string& path) {
+  fail<MergeError>("a batch selects its adapters, and '" + path + "' has others merged into its weight",
+                   "the merged ones would act on all rows, whatever they select", "unmerge_adapter() first");
 }
 }  // namespace detail
 

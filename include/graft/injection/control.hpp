@@ -78,10 +78,10 @@ inline void set_requires_grad_of(const ModelSites& model, unsigned id, bool valu
     SiteTable* table = site->table();
     SiteEntry* entry = table ? table->find(id) : nullptr;
     if (!entry || !entry->record) continue;
-    if (entry->state)
-      for (const AdapterParameter& parameter : entry->state->parameters())
+    if (AnyAdapterState* state = entry->state())
+      for (const AdapterParameter& parameter : state->parameters())
         if (parameter.is_saved) parameter.data->set_requires_grad(value);
-    if (entry->bias) entry->bias->set_requires_grad(value);
+    if (ParameterData* bias = entry->bias()) bias->set_requires_grad(value);
     for (PlainBias& bias : entry->record->plain_biases) bias.values.set_requires_grad(value);
   }
 }
@@ -93,7 +93,7 @@ inline void check_copies(const ModelSites& model, const std::vector<unsigned>& i
     if (!table) continue;
     std::vector<std::string> owners;
     for (const unsigned id : ids)
-      if (const SiteEntry* entry = table->find(id); entry && entry->copy) owners.push_back(entry->record->name);
+      if (const SiteEntry* entry = table->find(id); entry && entry->copy()) owners.push_back(entry->record->name());
     if (owners.size() > 1)
       fail<AdapterError>("adapters " + join(owners, " and ") + " both have their own copy of '" + site->path() + "'",
                          "modules_to_save replaces a module, and it can be replaced only once", "activate one of them");
@@ -111,7 +111,7 @@ void set_adapter(M& model, Names names) {
   detail::select_everywhere(sites, ids);
   for (const auto& record : detail::records_of(sites)) {
     const bool is_active = std::find(ids.begin(), ids.end(), record->id) != ids.end();
-    const bool is_inference = std::visit([](const auto& config) { return config.inference_mode; }, record->config);
+    const bool is_inference = std::visit([](const auto& config) { return config.inference_mode; }, record->config());
     detail::set_requires_grad_of(sites, record->id, is_active && !is_inference);
   }
 }
@@ -123,7 +123,7 @@ template <class M>
   std::vector<std::string> names;
   for (const unsigned id : detail::selected_of(sites))
     for (const auto& record : detail::records_of(sites))
-      if (record->id == id) names.push_back(record->name);
+      if (record->id == id) names.push_back(record->name());
   return names;
 }
 
@@ -131,7 +131,7 @@ template <class M>
 template <class M>
 [[nodiscard]] std::vector<std::string> adapter_names(const M& model) {
   std::vector<std::string> names;
-  for (const auto& record : detail::records_of(sites_of(model))) names.push_back(record->name);
+  for (const auto& record : detail::records_of(sites_of(model))) names.push_back(record->name());
   return names;
 }
 
@@ -156,28 +156,46 @@ void set_requires_grad(M& model, Names names, bool value) {
   for (const unsigned id : ids) detail::set_requires_grad_of(sites, id, value);
 }
 
-/// A factor on the adapter's own scale: not cumulative, 1 restores it.
+/// A factor on the adapter's own scale: not cumulative, 1 restores it. Other threads may be in forward.
 /// @throws AdapterError for an unknown name or a factor that is not finite.
 template <class M>
 void set_scale(M& model, std::string_view name, double factor) {
   const ModelSites sites = sites_of(model);
   const auto record = detail::need_record(sites, name);
   detail::check_factor(factor, name);
-  detail::share_records(sites);
-  record->strength = factor;
+  // no sharing of records, nor anything else that a forward in another thread could notice
+  for (const auto& site : sites.sites)
+    if (SiteTable* table = site->table())
+      if (SiteEntry* entry = table->find(record->id); entry && entry->record) entry->record->set_strength(factor);
 }
 
-/// Names to numbers, once per request; an adapter of weight 0 is left out. @throws AdapterError for unknown names.
+namespace detail {
+/// What is current of an adapter at all its sites. Where a copy's sites have records of their own, nothing: then its
+/// number says it all.
+[[nodiscard]] inline std::shared_ptr<const AdapterGeneration> pinned(const ModelSites& model, const AdapterRecord& record) {
+  for (const auto& site : model.sites)
+    if (const SiteTable* table = site->table())
+      if (const SiteEntry* entry = table->find(record.id); entry && entry->record.get() != &record) return nullptr;
+  return record.generation.pin();
+}
+}  // namespace detail
+
+/// Names to numbers, once per request; an adapter of weight 0 is left out. The selection keeps the adapters' weights
+/// as they are now: it goes on with them if an adapter is exchanged meanwhile. @throws AdapterError for unknown names.
 template <class M>
 [[nodiscard]] AdapterSelection select(const M& model, const std::vector<NamedWeight>& adapters) {
   const ModelSites sites = sites_of(model);
   std::vector<WeightedAdapter> selection;
+  auto pins = std::make_shared<std::vector<std::shared_ptr<const AdapterGeneration>>>();
   for (const auto& [name, weight] : adapters) {
-    const unsigned id = detail::need_record(sites, name)->id;
+    const auto record = detail::need_record(sites, name);
     detail::check_factor(weight, name);
-    if (weight != 0) selection.push_back({id, weight});
+    if (weight == 0) continue;
+    if (auto generation = detail::pinned(sites, *record)) pins->push_back(std::move(generation));
+    else pins->push_back(nullptr);
+    selection.push_back({record->id, weight, pins->back().get()});
   }
-  return AdapterSelection(std::move(selection));
+  return AdapterSelection(std::move(selection), std::move(pins));
 }
 
 }  // namespace graft

@@ -41,40 +41,57 @@ inline void check_adapter_name(const std::string& name) {
   return std::visit([](const auto& c) { return c.inference_mode; }, config);
 }
 
-/// The new entries of an injection, built off to the side.
-inline std::vector<std::pair<std::size_t, SiteEntry>> make_entries(const ModelSites& model, const InjectionPlan& plan,
-                                                                   const std::shared_ptr<AdapterRecord>& record) {
-  std::vector<std::pair<std::size_t, SiteEntry>> entries;
+/// What a planned adapter has at each site that it takes, built off to the side: (the place of the site, what is there).
+using NewSiteAdapters = std::vector<std::pair<std::size_t, std::shared_ptr<SiteAdapter>>>;
+
+[[nodiscard]] inline NewSiteAdapters make_site_adapters(const ModelSites& model, const InjectionPlan& plan) {
+  NewSiteAdapters adapters;
   std::vector<int> place(model.sites.size(), -1);
-  const auto at = [&](std::size_t site) -> SiteEntry& {
+  const auto at = [&](std::size_t site) -> SiteAdapter& {
     if (place[site] < 0) {
-      place[site] = int(entries.size());
-      entries.emplace_back(site, SiteEntry{});
-      entries.back().second.id = record->id;
-      entries.back().second.record = record;
+      place[site] = int(adapters.size());
+      adapters.emplace_back(site, std::make_shared<SiteAdapter>());
     }
-    return entries[std::size_t(place[site])].second;
+    return *adapters[std::size_t(place[site])].second;
   };
-  entries.reserve(plan.adapted.size() + plan.copied.size() + plan.biases.size());
   for (const auto& [site, adapter] : plan.adapted) {
-    SiteEntry& entry = at(site);
-    entry.state = model.sites[site]->make_state(record->config, adapter);
-    if (!adapter.low_cpu_mem_usage) entry.state->initialise(adapter.seed, adapter.path);
+    SiteAdapter& here = at(site);
+    here.state = model.sites[site]->make_state(plan.config, adapter);
+    if (!adapter.low_cpu_mem_usage) here.state->initialise(adapter.seed, adapter.path);
   }
   for (const std::size_t site : plan.copied) at(site).copy = model.sites[site]->make_copy();
   for (const std::size_t site : plan.biases) {
-    SiteEntry& entry = at(site);
-    entry.bias = bias_of(*model.sites[site]);
-    if (entry.bias) entry.bias->set_requires_grad(!is_inference(record->config));
+    SiteAdapter& here = at(site);
+    here.bias = bias_of(*model.sites[site]);
+    if (here.bias) here.bias->set_requires_grad(!is_inference(plan.config));
   }
+  return adapters;
+}
+
+[[nodiscard]] inline std::vector<PlainBias> make_plain_biases(const ModelSites& model, const InjectionPlan& plan) {
+  std::vector<PlainBias> biases;
   const auto others = records_of(model);
   for (const std::size_t plain : plan.plain_biases) {
     const BaseTensor& tensor = model.plain[plain];
-    record->plain_biases.push_back({tensor.key, ParameterData(tensor.dtype, tensor.shape)});
-    assign(record->plain_biases.back().values, base_values(others, tensor), false);
-    record->plain_biases.back().values.set_requires_grad(!is_inference(record->config));
+    biases.push_back({tensor.key, ParameterData(tensor.dtype, tensor.shape)});
+    assign(biases.back().values, base_values(others, tensor), false);
+    biases.back().values.set_requires_grad(!is_inference(plan.config));
   }
-  return entries;
+  return biases;
+}
+
+/// Gives every site of a list a table, and room in it for one entry more.
+inline void make_tables(const ModelSites& model, const NewSiteAdapters& adapters) {
+  const bool enabled = is_enabled(model);  // read before there are new tables, which know nothing of the model yet
+  unsigned next = next_site(model);
+  for (const auto& [site, adapter] : adapters) {
+    SiteTable* table = model.sites[site]->table();
+    if (!table) {
+      table = &model.sites[site]->make_table(next++);
+      table->enabled = enabled;
+    }
+    table->entries.reserve(table->entries.size() + 1);
+  }
 }
 
 inline InjectReport inject(const ModelSites& model, const PeftConfig& config, const std::string& name, const InjectOptions& options) {
@@ -85,21 +102,24 @@ inline InjectReport inject(const ModelSites& model, const PeftConfig& config, co
                        "choose another name, delete_adapter() it first, or set InjectOptions::replace");
   InjectionPlan plan = Planner(model, config, options, name, old ? old.get() : options.instead_of).make();
 
-  const auto record = std::make_shared<AdapterRecord>(
-      AdapterRecord{.id = next_id(model), .name = name, .config = std::move(plan.config)});
-  auto entries = make_entries(model, plan, record);
-  // read before there are new tables, which know nothing of the model yet
-  const bool enabled = is_enabled(model);
+  NewSiteAdapters adapters = make_site_adapters(model, plan);
+  const auto record = std::make_shared<AdapterRecord>(next_id(model), name, plan.config);
+  record->plain_biases = make_plain_biases(model, plan);
+  share_records(model);
   std::vector<unsigned> selected = selected_of(model);
   if (old) std::erase(selected, old->id);
-  for (const auto& [site, entry] : entries) {
-    SiteTable& table = model.sites[site]->make_table();
-    if (table.entries.empty()) table.enabled = enabled;
-    table.entries.reserve(table.entries.size() + 1);
-  }
+  make_tables(model, adapters);
 
   if (old) remove_everywhere(model, *old);
-  for (auto& [site, entry] : entries) model.sites[site]->table()->entries.push_back(std::move(entry));
+  for (auto& [site, adapter] : adapters) {
+    SiteTable& table = *model.sites[site]->table();
+    record->generation.own()->put(table.number, &table, std::move(adapter));
+    SiteEntry entry;
+    entry.id = record->id;
+    entry.site = table.number;
+    entry.record = record;
+    table.entries.push_back(std::move(entry));
+  }
   select_everywhere(model, options.activate ? std::vector<unsigned>{record->id} : selected);
   return std::move(plan.report);
 }

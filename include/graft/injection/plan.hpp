@@ -38,7 +38,7 @@ class Planner {
           const AdapterRecord* replaced)
       : model_(model),
         options_(options),
-        name_(replaced ? replaced->name : name),
+        name_(replaced ? replaced->name() : name),
         replaced_(replaced),
         plan_{.config = config} {}
 
@@ -154,8 +154,8 @@ class Planner {
   void plan_biases(const C& config, const std::vector<std::size_t>& sites) {
     if (config.bias == Bias::none) return;
     for (const auto& record : records_of(model_))
-      if (record.get() != replaced_ && trains_biases(record->config))
-        fail<AdapterError>("a second adapter with bias != none: '" + record->name + "' trains biases already",
+      if (record.get() != replaced_ && trains_biases(record->config()))
+        fail<AdapterError>("a second adapter with bias != none: '" + record->name() + "' trains biases already",
                            "biases belong to the base, and only one adapter of a model may train them",
                            "inject it with bias = none, or delete the other one");
     if (config.bias == Bias::lora_only) {

@@ -30,9 +30,63 @@ namespace graft::detail {
   return records;
 }
 
+/// The first number that no site of the model has.
+[[nodiscard]] inline unsigned next_site(const ModelSites& model) {
+  unsigned next = 0;
+  for (const auto& site : model.sites)
+    if (const SiteTable* table = site->table()) next = std::max(next, table->number + 1);
+  return next;
+}
+
+/// Whether the sites of each adapter share one record and have numbers of their own. A copy of a model, or of a layer
+/// inside of one, does not until a verb has changed it.
+[[nodiscard]] inline bool shares_records(const ModelSites& model) {
+  std::vector<const SiteTable*> tables;  // by number
+  std::vector<const AdapterRecord*> records;
+  for (const auto& site : model.sites) {
+    const SiteTable* table = site->table();
+    if (!table) continue;
+    if (table->number >= tables.size()) tables.resize(table->number + 1);
+    if (std::exchange(tables[table->number], table)) return false;
+    for (const SiteEntry& entry : table->entries) {
+      if (!entry.record) continue;
+      if (entry.id >= records.size()) records.resize(entry.id + 1);
+      const AdapterRecord* other = std::exchange(records[entry.id], entry.record.get());
+      if (other && other != entry.record.get()) return false;
+    }
+  }
+  return true;
+}
+
 /// Lets all sites of each adapter share one record: to be called by every verb that changes one.
 inline void share_records(const ModelSites& model) {
+  if (shares_records(model)) return;
   const auto records = records_of(model);
+  std::vector<std::shared_ptr<AdapterGeneration>> generations;
+  for (const auto& record : records) {
+    auto whole = std::make_shared<AdapterGeneration>();
+    whole->config = record->config();
+    whole->number = record->generation.own()->number;
+    whole->identity = record->generation.own()->identity;
+    generations.push_back(std::move(whole));
+  }
+  unsigned next = next_site(model);
+  std::vector<bool> is_taken(next);
+  for (const auto& site : model.sites) {
+    SiteTable* table = site->table();
+    if (!table) continue;
+    const unsigned number = is_taken[table->number] ? next++ : table->number;
+    if (number < is_taken.size()) is_taken[number] = true;
+    table->number = number;
+    for (SiteEntry& entry : table->entries) {
+      if (!entry.record) continue;
+      const auto place = std::find_if(records.begin(), records.end(), [&](const auto& record) { return record->id == entry.id; });
+      if (auto here = entry.record->generation.own()->shared_at(entry.site))
+        generations[std::size_t(place - records.begin())]->put(number, table, std::move(here));
+      entry.site = number;
+    }
+  }
+  for (std::size_t i = 0; i < records.size(); ++i) (void)records[i]->generation.publish(std::move(generations[i]));
   for (const auto& site : model.sites)
     if (SiteTable* table = site->table())
       for (SiteEntry& entry : table->entries)
@@ -43,13 +97,13 @@ inline void share_records(const ModelSites& model) {
 
 [[nodiscard]] inline std::shared_ptr<AdapterRecord> find_record(const ModelSites& model, std::string_view name) {
   for (auto& record : records_of(model))
-    if (record->name == name) return record;
+    if (record->name() == name) return record;
   return nullptr;
 }
 
 [[noreturn]] inline void unknown_adapter(const ModelSites& model, std::string_view name) {
   std::vector<std::string> names;
-  for (const auto& record : records_of(model)) names.push_back(record->name);
+  for (const auto& record : records_of(model)) names.push_back(record->name());
   const auto near = nearest_names(name, names);
   fail<AdapterError>("no adapter is called '" + std::string(name) + "'",
                      names.empty() ? "nothing was injected into this model" : "its adapters are " + join(names, ", "),
@@ -121,12 +175,7 @@ inline void place_selected_biases(const ModelSites& model) {
 inline void select_everywhere(const ModelSites& model, const std::vector<unsigned>& ids) {
   share_records(model);
   for (const auto& site : model.sites) {
-    SiteTable* table = site->table();
-    if (!table) continue;
-    table->selected = ids;
-    table->active.clear();
-    for (const unsigned id : ids)
-      if (const SiteEntry* entry = table->find(id); entry && entry->record) table->active.push_back(id);
+    if (SiteTable* table = site->table()) table->select(ids);
   }
   place_selected_biases(model);
 }
@@ -137,6 +186,7 @@ inline void remove_everywhere(const ModelSites& model, const AdapterRecord& reco
   selected.erase(std::remove(selected.begin(), selected.end(), record.id), selected.end());
   select_everywhere(model, selected);
   const unsigned id = record.id;
+  record.identity().deleted.store(true, std::memory_order_relaxed);
   for (const auto& site : model.sites)
     if (SiteTable* table = site->table())
       if (SiteEntry* entry = table->find(id)) {

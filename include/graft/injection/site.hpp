@@ -31,7 +31,8 @@ class AnySite {
   /// The dtype of activations, and so of adapters.
   [[nodiscard]] virtual Dtype dtype() const = 0;
   [[nodiscard]] virtual SiteTable* table() const = 0;
-  virtual SiteTable& make_table() const = 0;
+  /// Makes one, under that number, where there is none.
+  virtual SiteTable& make_table(unsigned number) const = 0;
   virtual void drop_table() const = 0;
   [[nodiscard]] virtual std::unique_ptr<AnyAdapterState> make_state(const PeftConfig&, const AdapterPlan&) const = 0;
   [[nodiscard]] virtual std::unique_ptr<AnyModuleCopy> make_copy() const = 0;
@@ -67,10 +68,11 @@ class SiteOf<Adapted<L, As...>> final : public AnySite {
   [[nodiscard]] bool permits(PeftType type) const override { return ((As::type == type && Site::template permits<As>) || ...); }
   [[nodiscard]] Dtype dtype() const override { return dtype_of<T>; }
   [[nodiscard]] SiteTable* table() const override { return SiteAccess<Site>::table(site_).get(); }
-  SiteTable& make_table() const override {
+  SiteTable& make_table(unsigned number) const override {
     auto& table = SiteAccess<Site>::table(site_);
     if (!table) {
       table = std::make_unique<SiteTable>();
+      table->number = number;
       table->path = path();
     }
     return *table;

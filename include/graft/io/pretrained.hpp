@@ -52,17 +52,20 @@ inline constexpr const char* weights_file = "adapter_model.safetensors";
 /// Takes an injection that is not finished out again, as if it had never been: no tombstone, no empty table.
 class PendingInjection {
  public:
+  /// To be made before the injection.
   PendingInjection(const ModelSites& model, unsigned id, std::vector<unsigned> selected)
-      : model_(&model), id_(id), selected_(std::move(selected)) {}
+      : model_(&model), id_(id), selected_(std::move(selected)) {
+    for (const auto& site : model.sites) had_table_.push_back(site->table() != nullptr);
+  }
   PendingInjection(const PendingInjection&) = delete;
   PendingInjection& operator=(const PendingInjection&) = delete;
   ~PendingInjection() {
     if (!model_) return;
-    for (const auto& site : model_->sites) {
-      SiteTable* table = site->table();
+    for (std::size_t i = 0; i < model_->sites.size(); ++i) {
+      SiteTable* table = model_->sites[i]->table();
       if (!table) continue;
       std::erase_if(table->entries, [&](const SiteEntry& entry) { return entry.id == id_; });
-      if (table->entries.empty()) site->drop_table();
+      if (!had_table_[i]) model_->sites[i]->drop_table();
     }
     select_everywhere(*model_, selected_);
   }
@@ -72,6 +75,7 @@ class PendingInjection {
   const ModelSites* model_;
   unsigned id_;
   std::vector<unsigned> selected_;
+  std::vector<bool> had_table_;
 };
 
 /// Parameters that a lenient load left without memory get the values that an injection would have given them.
@@ -79,11 +83,11 @@ inline void initialise_missing(const ModelSites& model, unsigned id) {
   for (const auto& site : model.sites) {
     SiteTable* table = site->table();
     SiteEntry* entry = table ? table->find(id) : nullptr;
-    if (!entry || !entry->state || !entry->state->is_meta()) continue;
-    const std::unique_ptr<AnyAdapterState> fresh = entry->state->clone();
+    if (!entry || !entry->state() || !entry->state()->is_meta()) continue;
+    const std::unique_ptr<AnyAdapterState> fresh = entry->state()->clone();
     fresh->initialise(0, site->path());
     auto from = fresh->parameters();
-    auto to = entry->state->parameters();
+    auto to = entry->state()->parameters();
     for (std::size_t i = 0; i < to.size(); ++i)
       if (to[i].data->is_meta()) *to[i].data = std::move(*from[i].data);
   }
@@ -115,10 +119,10 @@ inline LoadReport load_adapter(const ModelSites& model, const std::filesystem::p
   const unsigned id = next_id(model);
   // a name that no adapter can have, until the old one may go
   const std::string working_name = old ? name + "\n" : name;
+  PendingInjection pending(model, id, selected);
   InjectReport injected = inject(model, config, working_name,
                                  {.low_cpu_mem_usage = options.low_cpu_mem_usage, .activate = false, .file = &weights,
                                   .instead_of = old.get()});
-  PendingInjection pending(model, id, selected);
   const auto record = need_record(model, working_name);
   LoadReport report = load_adapter_state(model, weights, working_name,
                                          {.low_cpu_mem_usage = options.low_cpu_mem_usage, .strict = options.strict,
@@ -126,7 +130,7 @@ inline LoadReport load_adapter(const ModelSites& model, const std::filesystem::p
   if (options.low_cpu_mem_usage) initialise_missing(model, id);
   pending.keep();
   if (old) remove_everywhere(model, *old);
-  record->name = name;
+  record->rename(name);
   if (options.activate) select_everywhere(model, {id});
 
   for (const std::string& target : injected.unmatched_targets)
@@ -139,17 +143,17 @@ inline LoadReport load_adapter(const ModelSites& model, const std::filesystem::p
 inline std::filesystem::path save_pretrained(const ModelSites& model, const std::filesystem::path& dir, std::string_view name) {
   const auto record = need_record(model, name);
   if (name.find_first_of("/\\") != name.npos)
-    fail<AdapterError>("an adapter called '" + record->name + "' cannot be saved", "its name becomes a folder's",
+    fail<AdapterError>("an adapter called '" + record->name() + "' cannot be saved", "its name becomes a folder's",
                        "inject it under a name without slashes");
   const std::filesystem::path folder = name == "default" ? dir : dir / std::filesystem::path(std::string(name));
   StateDict prefixed;
   for (const auto& [key, view] : adapter_state_dict(model, name)) {
     if (view.device() == Device::meta)
-      fail<MetaError>("'" + key + "' of adapter '" + record->name + "' has no values to save", "it is on the meta device",
+      fail<MetaError>("'" + key + "' of adapter '" + record->name() + "' has no values to save", "it is on the meta device",
                       "load or initialise the adapter first");
     prefixed.insert(std::string(peft_prefix) + key, view);
   }
-  const std::string config = config_text(record->config);
+  const std::string config = config_text(record->config());
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error)

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <concepts>
+#include <cstdint>
 #include <initializer_list>
 #include <span>
 #include <string>
@@ -195,6 +196,7 @@ struct ConvTraits {
   static const ConvShape& conv_shape(const Layer& layer) { return layer.conv_shape(); }
   static bool has_bias(const Layer& layer) { return layer.bias.size() != 0; }
   static auto weight(auto& layer) { return layer.weight.view(); }
+  static std::uint64_t weight_version(const Layer& layer) { return layer.weight.version(); }
   static auto bias(auto& layer) { return layer.bias.view().row(0); }
   static void forward_into(const Layer& layer, const In<compute_scalar<T>>& x, const Shape& row, Out<compute_scalar<T>> y,
                            Workspace* workspace) {

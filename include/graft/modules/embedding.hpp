@@ -113,6 +113,7 @@ struct layer_traits<Embedding<T, Storage>> {
   static std::optional<double> max_norm(const Layer& layer) { return layer.options.max_norm; }
   static double norm_type(const Layer& layer) { return layer.options.norm_type; }
   static auto weight(auto& layer) { return layer.weight.view(); }
+  static std::uint64_t weight_version(const Layer& layer) { return layer.weight.version(); }
   static void forward_into(const Layer& layer, const Ids& ids, Out<compute_scalar<T>> y, Workspace*) {
     detail::look_up<compute_scalar<T>>(layer.weight.view().data(), layer.weight.rows(), layer.weight.cols(), layer.options, ids, y);
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -108,6 +109,7 @@ struct layer_traits<Linear<T, Storage>> {
   static Index out_features(const Layer& layer) { return layer.weight.rows(); }
   static bool has_bias(const Layer& layer) { return layer.bias.size() != 0; }
   static auto weight(auto& layer) { return layer.weight.view(); }
+  static std::uint64_t weight_version(const Layer& layer) { return layer.weight.version(); }
   static auto bias(auto& layer) { return layer.bias.view().row(0); }
   static void forward_into(const Layer& layer, const In<compute_scalar<T>>& x, Out<compute_scalar<T>> y, Workspace* workspace) {
     const auto op = layer.op();

@@ -17,13 +17,13 @@ inline void collect_saved_biases(const ModelSites& model, const AdapterRecord& r
   for (const auto& site : model.sites) {
     const SiteTable* table = site->table();
     const SiteEntry* entry = table ? table->find(record.id) : nullptr;
-    if (!entry || !entry->copy) continue;
+    if (!entry || !entry->copy()) continue;
     const auto collect = [&](AnyModuleCopy* copy, std::string_view infix) {
       for (const BaseTensor& tensor : site->tensors(copy))
         if (tensor.key == "bias") state_dict.insert(join_path(join_path(site->path(), infix), tensor.key), tensor.read());
     };
     collect(nullptr, "original_module");
-    collect(entry->copy.get(), "modules_to_save");
+    collect(entry->copy(), "modules_to_save");
   }
 }
 
@@ -36,7 +36,7 @@ inline void collect_saved_biases(const ModelSites& model, const AdapterRecord& r
         if constexpr (requires { config.bias; }) return config.bias == Bias::all;
         else return false;
       },
-      record->config);
+      record->config());
   if (trains_all_biases) collect_saved_biases(model, *record, state_dict);
   return state_dict;
 }
@@ -64,19 +64,19 @@ inline void collect_site(const AnySite& site, StateDict& state_dict) {
   if (!table) return;
   std::vector<std::string_view> names;
   for (SiteEntry& entry : table->entries)
-    if (entry.state)
-      for (const AdapterParameter& parameter : entry.state->parameters())
+    if (entry.state())
+      for (const AdapterParameter& parameter : entry.state()->parameters())
         if (std::find(names.begin(), names.end(), parameter.name) == names.end()) names.push_back(parameter.name);
   for (const std::string_view name : names)
     for (SiteEntry& entry : table->entries)
-      if (entry.state)
-        for (const AdapterParameter& parameter : entry.state->parameters())
+      if (entry.state())
+        for (const AdapterParameter& parameter : entry.state()->parameters())
           if (parameter.name == name)
-            state_dict.insert(memory_key(site.path(), name, entry.record->name, parameter.suffix), parameter.data->view());
+            state_dict.insert(memory_key(site.path(), name, entry.record->name(), parameter.suffix), parameter.data->view());
   for (SiteEntry& entry : table->entries)
-    if (entry.copy)
-      for (const BaseTensor& tensor : site.tensors(entry.copy.get()))
-        state_dict.insert(join_path(join_path(site.path(), "modules_to_save." + entry.record->name), tensor.key), tensor.read());
+    if (entry.copy())
+      for (const BaseTensor& tensor : site.tensors(entry.copy()))
+        state_dict.insert(join_path(join_path(site.path(), "modules_to_save." + entry.record->name()), tensor.key), tensor.read());
 }
 
 /// Calls plain(tensor) and site(site) in the order in which torch registers them.

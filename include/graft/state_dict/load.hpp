@@ -137,14 +137,14 @@ inline void accept_base_keys(const ModelSites& model, const AdapterRecord& recor
     const SiteEntry* entry = table ? table->find(record.id) : nullptr;
     if (!entry || !entry->record) continue;
     // with bias = all, PEFT writes the original's biases of a saved module too
-    if (entry->copy) loader.accept(join_path(site->path(), "original_module.bias"));
+    if (entry->copy()) loader.accept(join_path(site->path(), "original_module.bias"));
   }
 }
 
 inline LoadReport load_adapter_state(const ModelSites& model, const StateDict& state_dict, std::string_view adapter_name,
                                      const LoadOptions& options) {
   const auto record = need_record(model, adapter_name);
-  Loader loader(options, "adapter '" + record->name + "'");
+  Loader loader(options, "adapter '" + record->name() + "'");
   for (AdapterSlot& slot : adapter_slots(model, *record)) {
     loader.add({std::move(slot.key), slot.dtype, slot.shape, std::move(slot.write)}, slot.other_keys);
     if (!slot.key_beside.empty()) loader.add_beside(slot.key_beside);
@@ -153,7 +153,7 @@ inline LoadReport load_adapter_state(const ModelSites& model, const StateDict& s
   // an embedding that is a target is saved whole (save_embedding_layers): PEFT loads it over the base
   for (const auto& site : model.sites)
     if (const SiteTable* table = site->table())
-      if (const SiteEntry* entry = table->find(record->id); entry && entry->state)
+      if (const SiteEntry* entry = table->find(record->id); entry && entry->state())
         for (BaseTensor& tensor : site->tensors())
           if (tensor.key == "weight") {
             const std::string key = join_path(site->path(), "base_layer.weight");

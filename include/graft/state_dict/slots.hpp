@@ -52,21 +52,21 @@ struct AdapterSlot {
     SiteEntry* entry = table ? table->find(record.id) : nullptr;
     if (!entry || !entry->record) continue;
     const std::string& path = site.path();
-    if (entry->bias) {
+    if (ParameterData* bias = entry->bias()) {
       const std::string wrapped = join_path(path, "base_layer.bias"), bare = join_path(path, "bias");
       // PEFT's key depends on whether this adapter wraps the layer
-      if (entry->state) of_data(wrapped, {bare}, entry->bias.get(), wrapped);
-      else of_data(bare, {wrapped}, entry->bias.get(), bare);
+      if (entry->state()) of_data(wrapped, {bare}, bias, wrapped);
+      else of_data(bare, {wrapped}, bias, bare);
     }
-    if (entry->state)
-      for (const AdapterParameter& parameter : entry->state->parameters()) {
+    if (AnyAdapterState* state = entry->state())
+      for (const AdapterParameter& parameter : state->parameters()) {
         if (!parameter.is_saved) continue;
-        const std::string in_memory = memory_key(path, parameter.name, record.name, parameter.suffix);
+        const std::string in_memory = memory_key(path, parameter.name, record.name(), parameter.suffix);
         of_data(file_key(path, parameter.name, parameter.suffix), {in_memory}, parameter.data, in_memory);
       }
-    if (entry->copy)
-      for (const BaseTensor& tensor : site.tensors(entry->copy.get())) {
-        const std::string in_memory = join_path(join_path(path, "modules_to_save." + record.name), tensor.key);
+    if (entry->copy())
+      for (const BaseTensor& tensor : site.tensors(entry->copy())) {
+        const std::string in_memory = join_path(join_path(path, "modules_to_save." + record.name()), tensor.key);
         slots.push_back({join_path(path, tensor.key),
                          {in_memory},
                          join_path(join_path(path, "modules_to_save"), tensor.key),

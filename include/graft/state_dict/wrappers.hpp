@@ -44,7 +44,7 @@ class WrapperText {
       return module_text(class_name(), "", {{"base_layer", wrapped}, {"ia3_l", parameters("ia3_l")}});
 
     std::vector<Child> children{{"base_layer", wrapped}, {"lora_dropout", modules([](const SiteEntry& entry) {
-                                                            return dropout_text(entry.state->dropout());
+                                                            return dropout_text(entry.state()->dropout());
                                                           })}};
     for (const std::string_view name : {"lora_A", "lora_B"}) children.push_back({std::string(name), matrices(name)});
     for (const std::string_view name : {"lora_embedding_A", "lora_embedding_B"})
@@ -71,7 +71,7 @@ class WrapperText {
   }
 
   static const ParameterData* find(const SiteEntry& entry, std::string_view name, std::string_view suffix = ".weight") {
-    for (const AdapterParameter& parameter : entry.state->parameters())
+    for (const AdapterParameter& parameter : entry.state()->parameters())
       if (parameter.name == name && (parameter.suffix.empty() || parameter.suffix == suffix)) return parameter.data;
     return nullptr;
   }
@@ -81,7 +81,7 @@ class WrapperText {
   [[nodiscard]] std::string modules(Text text) const {
     std::vector<Child> children;
     for (const SiteEntry* entry : wrapper_.entries)
-      if (std::string one = text(*entry); !one.empty()) children.push_back({entry->record->name, std::move(one)});
+      if (std::string one = text(*entry); !one.empty()) children.push_back({entry->record->name(), std::move(one)});
     return module_text("ModuleDict", "", children);
   }
 
@@ -89,7 +89,7 @@ class WrapperText {
     std::vector<Child> lines;
     for (const SiteEntry* entry : wrapper_.entries)
       if (const ParameterData* parameter = find(*entry, name))
-        lines.push_back({entry->record->name, tensor_class(parameter->dtype(), parameter->device()) + " of size " +
+        lines.push_back({entry->record->name(), tensor_class(parameter->dtype(), parameter->device()) + " of size " +
                                                   size_text(parameter->shape())});
     return parameters_text("ParameterDict", lines);
   }

@@ -67,6 +67,7 @@ class Batch {
     sequences_.clear();
     segments_.clear();
     adapters_.clear();
+    pins_.clear();
     rows_ = 0;
     outdate_tails();
   }
@@ -76,6 +77,7 @@ class Batch {
     check(rows, cache, position);
     append(rows, cache ? cache.length() : std::max<Index>(position, 0), cache, selection.follows_active(),
            selection.list());
+    if (selection.pins() && (pins_.empty() || pins_.back() != selection.pins())) pins_.push_back(selection.pins());
     outdate_tails();
     return *this;
   }
@@ -161,6 +163,7 @@ class Batch {
   std::vector<Sequence> sequences_;
   std::vector<Segment> segments_;
   std::vector<WeightedAdapter> adapters_;
+  std::vector<std::shared_ptr<const void>> pins_;  // what keeps the adapters' weights alive
   Index rows_ = 0;
   std::unique_ptr<Workspace> own_;
   Workspace* workspace_;

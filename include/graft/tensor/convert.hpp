@@ -39,6 +39,7 @@ inline void assign(ParameterData& parameter, const TensorView& tensor, bool may_
     return;
   }
   if (parameter.is_meta() || parameter.is_borrowed() || !parameter.data()) parameter.allocate();
+  parameter.touch();
   convert(tensor.dtype, tensor.data, parameter.dtype(), parameter.data(), parameter.shape().size());
 }
 

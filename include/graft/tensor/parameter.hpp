@@ -1,5 +1,7 @@
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -31,6 +33,42 @@ inline std::shared_ptr<std::byte> zeroed(std::size_t bytes) {
   }
   return {memory, [](std::byte* p) { std::free(p); }};
 }
+
+/// A counter of writes, which parameters on one memory share.
+class WriteStamp {
+ public:
+  WriteStamp() = default;
+  WriteStamp(const WriteStamp& other) : count_(other.value()) {}  // a copy of a parameter has memory of its own
+  WriteStamp(WriteStamp&& other) noexcept : shared_(std::move(other.shared_)), count_(other.count_.load(std::memory_order_relaxed)) {}
+  WriteStamp& operator=(const WriteStamp& other) {
+    if (this != &other) replace(nullptr, value() + other.value() + 1);
+    return *this;
+  }
+  WriteStamp& operator=(WriteStamp&& other) noexcept {
+    const std::uint64_t count = value() + other.value() + 1;  // differs from both: what was cached of either is outdated
+    if (this != &other) replace(std::move(other.shared_), count);
+    return *this;
+  }
+  [[nodiscard]] std::uint64_t value() const { return counter().load(std::memory_order_relaxed); }
+  void bump() const { counter().fetch_add(1, std::memory_order_relaxed); }
+  /// A stamp that counts along with this one.
+  [[nodiscard]] WriteStamp share() const {
+    if (!shared_) shared_ = std::make_shared<std::atomic<std::uint64_t>>(value());
+    WriteStamp same;
+    same.shared_ = shared_;
+    return same;
+  }
+
+ private:
+  void replace(std::shared_ptr<std::atomic<std::uint64_t>> shared, std::uint64_t count) {
+    shared_ = std::move(shared);
+    counter().store(count, std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::atomic<std::uint64_t>& counter() const { return shared_ ? *shared_ : count_; }
+
+  mutable std::shared_ptr<std::atomic<std::uint64_t>> shared_;
+  mutable std::atomic<std::uint64_t> count_{0};
+};
 }  // namespace detail
 
 /// A parameter without its scalar type: shape, dtype, where its bytes are, and who keeps them alive.
@@ -51,6 +89,7 @@ class ParameterData {
     borrowed_ = other.borrowed_;
     owner_ = other.owner_;
     data_ = other.data_;
+    stamp_ = other.stamp_;
     if (data_ && !borrowed_) own_copy();
     return *this;
   }
@@ -65,8 +104,14 @@ class ParameterData {
   [[nodiscard]] bool requires_grad() const { return requires_grad_; }
   void set_requires_grad(bool value) { requires_grad_ = value; }
 
+  /// A number that is another one after every write: what is computed from the values and kept is kept with it.
+  [[nodiscard]] std::uint64_t version() const { return stamp_.value(); }
+  /// To be called by whoever writes through `data()`.
+  void touch() const { stamp_.bump(); }
+
   /// Zeroed memory of its own; what it held is gone.
   void allocate() {
+    touch();
     owner_ = detail::zeroed(bytes());
     data_ = static_cast<std::byte*>(owner_.get());
     borrowed_ = false;
@@ -77,6 +122,7 @@ class ParameterData {
   }
   /// Uses somebody's memory; `owner` keeps it alive (null: the caller does).
   void borrow(std::byte* data, std::shared_ptr<void> owner) {
+    touch();
     data_ = data;
     owner_ = std::move(owner);
     borrowed_ = true;
@@ -88,10 +134,12 @@ class ParameterData {
     same.owner_ = owner_;
     same.borrowed_ = true;
     same.requires_grad_ = requires_grad_;
+    same.stamp_ = stamp_.share();
     return same;
   }
   /// Changes the shape and gives the memory up: meta afterwards.
   void reset(const Shape& shape) {
+    touch();
     shape_ = shape;
     data_ = nullptr;
     owner_.reset();
@@ -112,6 +160,7 @@ class ParameterData {
   std::shared_ptr<void> owner_;
   Shape shape_;
   Dtype dtype_ = Dtype::f32;
+  detail::WriteStamp stamp_;
   bool borrowed_ = false;
   bool requires_grad_ = false;
 };
@@ -141,9 +190,13 @@ class Parameter {
   [[nodiscard]] bool requires_grad() const { return data_.requires_grad(); }
   void set_requires_grad(bool value) { data_.set_requires_grad(value); }
 
+  /// Another number after every write; a view that could be written through counts as one.
+  [[nodiscard]] std::uint64_t version() const { return data_.version(); }
+
   /// (first dimension, the rest), row-major; a vector is one row. @throws MetaError without memory.
   [[nodiscard]] View view() {
     need_memory();
+    data_.touch();
     return {reinterpret_cast<T*>(data_.data()), rows(), cols()};
   }
   [[nodiscard]] ConstView view() const {
@@ -152,7 +205,10 @@ class Parameter {
   }
   /// The first element; null on meta.
   [[nodiscard]] const T* data() const { return reinterpret_cast<const T*>(data_.data()); }
-  [[nodiscard]] T* data() { return reinterpret_cast<T*>(data_.data()); }
+  [[nodiscard]] T* data() {
+    data_.touch();
+    return reinterpret_cast<T*>(data_.data());
+  }
 
   /// Memory, zeroed, if there is none yet.
   void materialize() {
@@ -194,6 +250,8 @@ class ParameterView {
   [[nodiscard]] Dtype dtype() const { return data_->dtype(); }
   [[nodiscard]] bool requires_grad() const { return data_->requires_grad(); }
   [[nodiscard]] const std::byte* data() const { return data_->data(); }
+  /// Another number after every write; a view counts as one.
+  [[nodiscard]] std::uint64_t version() const { return data_->version(); }
 
   /// (first dimension, the rest), row-major. @throws MetaError without memory, ShapeError for another scalar.
   template <class T>
@@ -206,6 +264,7 @@ class ParameterView {
       fail<MetaError>("an adapter's parameter of shape " + to_string(data_->shape()) + " is on the meta device",
                       "the adapter was injected with low_cpu_mem_usage and not loaded yet",
                       "load a state dict into it first");
+    data_->touch();
     return {reinterpret_cast<T*>(data_->data()), data_->shape().rows(), data_->shape().cols()};
   }
 

@@ -1,0 +1,126 @@
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../core/published.hpp"
+#include "adapter.hpp"
+
+namespace graft {
+
+struct SiteTable;
+
+/// A whole copy of a layer, kept for one adapter: `modules_to_save`.
+class AnyModuleCopy {
+ public:
+  virtual ~AnyModuleCopy() = default;
+  [[nodiscard]] virtual std::unique_ptr<AnyModuleCopy> clone() const = 0;
+};
+
+/// What one adapter has at one site: its state, or a copy of the layer, or only a bias.
+struct SiteAdapter {
+  std::unique_ptr<AnyAdapterState> state{};
+  std::unique_ptr<AnyModuleCopy> copy{};
+  std::unique_ptr<ParameterData> bias{};  ///< the base's bias as this adapter trained it, (out)
+
+  [[nodiscard]] std::shared_ptr<SiteAdapter> clone() const {
+    auto same = std::make_shared<SiteAdapter>();
+    if (state) same->state = state->clone();
+    if (copy) same->copy = copy->clone();
+    if (bias) same->bias = std::make_unique<ParameterData>(*bias);
+    return same;
+  }
+};
+
+/// What stays of an adapter while its weights are exchanged. Threads in forward read it.
+struct AdapterIdentity {
+  std::string name;
+  std::atomic<double> strength{1};   ///< `set_scale`: a factor on the adapter's own scale
+  std::atomic<bool> deleted{false};  ///< from its model: selections of it are stale
+
+  explicit AdapterIdentity(std::string adapter_name) : name(std::move(adapter_name)) {}
+};
+
+/// Everything of an adapter that is exchanged at once: its config and what it has at every site. A selection holds
+/// one, so that a forward sees one generation throughout. Sites are told by their numbers on the model.
+class AdapterGeneration {
+ public:
+  PeftConfig config{};
+  unsigned number = 0;
+  std::shared_ptr<AdapterIdentity> identity = std::make_shared<AdapterIdentity>("");
+
+  /// What it has at the site of that number, or null.
+  [[nodiscard]] SiteAdapter* at(unsigned site) const {
+    const Slot* slot = slot_of(site);
+    return slot ? slot->adapter.get() : nullptr;
+  }
+  [[nodiscard]] std::shared_ptr<SiteAdapter> shared_at(unsigned site) const {
+    const Slot* slot = slot_of(site);
+    return slot ? slot->adapter : nullptr;
+  }
+  /// What it has at this very site: null for that of a copy of the model, whose weights are others.
+  [[nodiscard]] const SiteAdapter* find(const SiteTable& table) const;
+  /// `table` is the site's, which the weights were made for.
+  void put(unsigned site, const SiteTable* table, std::shared_ptr<SiteAdapter> adapter) {
+    if (slots_.empty()) first_ = site;
+    if (site < first_) {
+      slots_.insert(slots_.begin(), first_ - site, Slot{});
+      first_ = site;
+    }
+    if (site - first_ >= slots_.size()) slots_.resize(site - first_ + 1);
+    slots_[site - first_] = {table, std::move(adapter)};
+  }
+
+ private:
+  struct Slot {
+    const SiteTable* table = nullptr;
+    std::shared_ptr<SiteAdapter> adapter{};
+  };
+  [[nodiscard]] const Slot* slot_of(unsigned site) const {
+    return site >= first_ && site - first_ < slots_.size() ? &slots_[site - first_] : nullptr;
+  }
+
+  unsigned first_ = 0;  ///< the number of the first slot's site: an adapter of few sites has few slots
+  std::vector<Slot> slots_;
+};
+
+/// A bias of a layer without room for adapters, as an adapter with bias = all trained it. While that adapter is
+/// active the layer holds the trained values and this the base's own; else the other way round.
+struct PlainBias {
+  std::string key;  ///< "norm.bias"
+  ParameterData values;
+};
+
+/// One adapter of a model: shared by all its sites.
+class AdapterRecord {
+ public:
+  explicit AdapterRecord(unsigned number = 0, const std::string& adapter_name = "", PeftConfig adapter_config = {})
+      : id(number), generation(first_generation(adapter_name, std::move(adapter_config))) {}
+
+  unsigned id;  ///< never used again on this model
+  std::vector<PlainBias> plain_biases{};
+  bool plain_biases_in_place = false;
+  Published<AdapterGeneration> generation;
+
+  // for verbs, of which one runs at a time
+  [[nodiscard]] const std::string& name() const { return identity().name; }
+  void rename(std::string name) { identity().name = std::move(name); }
+  [[nodiscard]] const PeftConfig& config() const { return generation.own()->config; }
+  [[nodiscard]] PeftType type() const { return PeftType(config().index()); }
+  [[nodiscard]] AdapterIdentity& identity() const { return *generation.own()->identity; }
+  [[nodiscard]] double strength() const { return identity().strength.load(std::memory_order_relaxed); }
+  void set_strength(double strength) { identity().strength.store(strength, std::memory_order_relaxed); }
+
+ private:
+  static std::shared_ptr<AdapterGeneration> first_generation(const std::string& name, PeftConfig config) {
+    auto first = std::make_shared<AdapterGeneration>();
+    first->config = std::move(config);
+    first->identity->name = name;
+    return first;
+  }
+};
+
+}  // namespace graft

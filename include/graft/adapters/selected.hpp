@@ -1,0 +1,95 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <new>
+#include <optional>
+#include <span>
+
+#include "site_table.hpp"
+
+namespace graft::detail {
+
+/// An adapter that the rows of a segment want at a site, found there, and held for the call.
+struct Selected {
+  const Segment* segment = nullptr;
+  const SiteAdapter* adapter = nullptr;
+  const AdapterIdentity* identity = nullptr;
+  double weight = 1;  ///< the selection's times the adapter's strength
+  Published<AdapterGeneration>::Reader reader{};  ///< where no selection holds the generation
+};
+
+/// Everything that a batch wants at a site, found once per call: segment by segment, in the order of the selections.
+class SelectedAdapters {
+ public:
+  /// @throws AdapterError for an adapter that was deleted, MergeError for a selection at a merged site.
+  SelectedAdapters(const SiteTable* table, const BatchView& batch) {
+    if (!table || !table->enabled) return;
+    std::size_t most = 0;
+    for (const Segment& segment : batch.segments) {
+      if (!segment.active && !table->merged.empty()) selection_meets_merged(table->path);
+      most += segment.active ? table->pending.size() : segment.count;
+    }
+    if (most > few_.size()) items_ = many_.emplace(batch.workspace, Index(most)).data();
+    for (const Segment& segment : batch.segments) {
+      if (segment.active) {
+        for (const unsigned id : table->pending) add_current(segment, *table->find(id), 1);
+        continue;
+      }
+      for (const WeightedAdapter& wanted : batch.adapters.subspan(segment.first, segment.count)) add(*table, segment, wanted);
+    }
+  }
+  SelectedAdapters(const SelectedAdapters&) = delete;
+  SelectedAdapters& operator=(const SelectedAdapters&) = delete;
+  ~SelectedAdapters() {
+    if (many_)
+      for (std::size_t i = 0; i < count_; ++i) items_[i].~Selected();
+  }
+
+  [[nodiscard]] std::span<const Selected> all() const { return {items_, count_}; }
+  [[nodiscard]] bool empty() const { return count_ == 0; }
+
+  /// Calls f(segment, its adapters) for every segment that has some here.
+  template <class F>
+  void for_each_segment(F f) const {
+    for (std::size_t begin = 0, end; begin < count_; begin = end) {
+      for (end = begin + 1; end < count_ && items_[end].segment == items_[begin].segment;) ++end;
+      f(*items_[begin].segment, all().subspan(begin, end - begin));
+    }
+  }
+
+ private:
+  void add(const SiteTable& table, const Segment& segment, const WeightedAdapter& wanted) {
+    if (wanted.generation)
+      if (const SiteAdapter* adapter = wanted.generation->find(table)) {
+        const AdapterIdentity& identity = *wanted.generation->identity;
+        if (identity.deleted.load(std::memory_order_relaxed)) adapter_was_deleted(wanted.id, table.path);
+        append({&segment, adapter, &identity, wanted.weight * identity.strength.load(std::memory_order_relaxed)});
+        return;
+      }
+    const SiteEntry* entry = table.find(wanted.id);
+    if (!entry) return;
+    if (!entry->record) adapter_was_deleted(wanted.id, table.path);
+    add_current(segment, *entry, wanted.weight);
+  }
+  void add_current(const Segment& segment, const SiteEntry& entry, double weight) {
+    auto reader = entry.record->generation.read();
+    const SiteAdapter* adapter = reader->at(entry.site);
+    if (!adapter) return;
+    const AdapterIdentity* identity = reader->identity.get();
+    weight *= identity->strength.load(std::memory_order_relaxed);
+    append({&segment, adapter, identity, weight, std::move(reader)});
+  }
+  void append(Selected selected) {
+    if (many_) new (items_ + count_) Selected(std::move(selected));
+    else items_[count_] = std::move(selected);
+    ++count_;
+  }
+
+  std::array<Selected, 4> few_{};
+  std::optional<Scratch<Selected>> many_;
+  Selected* items_ = few_.data();
+  std::size_t count_ = 0;
+};
+
+}  // namespace graft::detail
