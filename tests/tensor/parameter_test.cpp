@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include <graft/tensor/convert.hpp>
+
 #include <graft/tensor/parameter.hpp>
 #include <vector>
 
@@ -178,4 +180,20 @@ TEST_CASE("every write changes the version, reading does not, and shared memory 
   CHECK(tied.version() == weight.version());
   Parameter<> copy = tied;
   CHECK_FALSE(changes([&] { copy.view()(0, 0) = 3; }));
+}
+
+TEST_CASE("a copy of either end of a tie has memory of its own; a load through one end reaches the other") {
+  Parameter<> embedding(Shape{2, 2});
+  Parameter<> tied = embedding.share();
+  embedding.view()(1, 1) = 5;
+  Parameter<> copy = tied;
+  CHECK(copy.data() != embedding.data());
+  CHECK(copy.view()(1, 1) == 5);
+  copy.view()(1, 1) = 7;
+  CHECK(embedding.view()(1, 1) == 5);
+  const std::vector<float> values{1, 2, 3, 4};
+  graft::detail::assign(tied.untyped(), {Dtype::f32, {2, 2}, reinterpret_cast<const std::byte*>(values.data()), nullptr},
+                        false);
+  CHECK(tied.data() == embedding.data());
+  CHECK(embedding.view()(1, 0) == 3);
 }

@@ -132,7 +132,7 @@ class ParameterData {
     ParameterData same(dtype_, shape_);
     same.data_ = data_;
     same.owner_ = owner_;
-    same.borrowed_ = true;
+    same.borrowed_ = borrowed_;  // owned by both: a copy of either owns its bytes, a load writes in place
     same.requires_grad_ = requires_grad_;
     same.stamp_ = stamp_.share();
     return same;
