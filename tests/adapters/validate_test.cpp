@@ -96,6 +96,7 @@ TEST_CASE("LoRA: what PEFT refuses is refused, field by field") {
        },
        "'layers_pattern' cannot go with"},
       {[](auto& c) { c.layers_pattern = {"h"}; }, "'layers_pattern' is set, but layers_to_transform is not"},
+      {[](auto& c) { c.exclude_modules = all_linear; }, "'exclude_modules' is all_linear"},
       {[](auto& c) {
          c.rank_pattern = {{"q", 0}};
        },
@@ -226,6 +227,12 @@ TEST_CASE("AdaLoRA: a schedule must leave room, and be one to train with unless 
              c.inference_mode = true;
            },
            "'tinit' is 9, which leaves no step"},
+          {[](auto& c) { c.exclude_modules = all_linear; }, "'exclude_modules' is all_linear"},
+          {[](auto& c) {  // the difference fits no int
+             c.total_step = std::numeric_limits<int>::max();
+             c.tfinal = std::numeric_limits<int>::min();
+           },
+           "'tfinal' is -2147483648"},
           {[](auto& c) { c.beta1 = 1; }, "'beta1' is 1"},
           {[](auto& c) { c.beta2 = 0; }, "'beta2' is 0"},
           {[](auto& c) {
@@ -265,6 +272,7 @@ TEST_CASE("IA3: feed-forward modules are literally among the targets") {
        },
        "'feedforward_modules' names 'z'"},
       {[](auto& c) { c.feedforward_modules = all_linear; }, "'feedforward_modules' is all_linear"},
+      {[](auto& c) { c.exclude_modules = all_linear; }, "'exclude_modules' is all_linear"},
       {[](auto& c) {
          c.extra = {{"use_qalora", "true"}};
        },

@@ -94,6 +94,12 @@ inline void check_layers(const TargetModules& targets, const std::vector<int>& l
                  "it says where the numbers in layers_to_transform are found", "set both or neither");
 }
 
+inline void check_exclusion(const TargetModules& excluded) {
+  if (excluded.kind() == TargetModules::Kind::all_linears)
+    refuse_field("exclude_modules", "is all_linear", "it names modules that the targets would otherwise take",
+                 "use a list or a regular expression");
+}
+
 /// Whether a text is "pissa_niter_" and a number.
 [[nodiscard]] inline bool is_iterated_pissa(std::string_view scheme) {
   constexpr std::string_view prefix = "pissa_niter_";
@@ -138,6 +144,7 @@ inline void LoraConfig::validate() const {
   detail::check_numbers(lora_alpha, lora_dropout);
   detail::check_bias(bias);
   detail::check_layers(target_modules, layers_to_transform, layers_pattern);
+  detail::check_exclusion(exclude_modules);
   for (const auto& [pattern, rank] : rank_pattern)
     if (rank <= 0)
       refuse_field("rank_pattern", "gives '" + pattern + "' the rank " + std::to_string(rank),
@@ -168,6 +175,7 @@ inline void AdaLoraConfig::validate() const {
   detail::check_numbers(lora_alpha, lora_dropout);
   detail::check_bias(bias);
   detail::check_layers(target_modules, layers_to_transform, layers_pattern);
+  detail::check_exclusion(exclude_modules);
   for (const auto& [path, kept] : rank_pattern)
     if (kept.size() != std::size_t(init_r))
       refuse_field("rank_pattern", "has " + std::to_string(kept.size()) + " entries for '" + path + "'",
@@ -178,11 +186,11 @@ inline void AdaLoraConfig::validate() const {
   require(orth_reg_weight >= 0 && std::isfinite(orth_reg_weight), "orth_reg_weight", orth_reg_weight,
           "it is the weight of a penalty", "use 0 or more");
   const bool has_schedule = total_step > 0;
-  if (has_schedule && tinit >= total_step - tfinal)
-    refuse_field(
-        "tinit", "is " + std::to_string(tinit) + ", which leaves no step to reduce ranks in",
-        "the budget falls between tinit and total_step - tfinal = " + std::to_string(total_step - tfinal),
-        "lower tinit or tfinal, or raise total_step");
+  const long long last_reduction = static_cast<long long>(total_step) - tfinal;
+  if (has_schedule && tinit >= last_reduction)
+    refuse_field("tinit", "is " + std::to_string(tinit) + ", which leaves no step to reduce ranks in",
+                 "the budget falls between tinit and total_step - tfinal = " + std::to_string(last_reduction),
+                 "lower tinit or tfinal, or raise total_step");
   if (has_schedule && !inference_mode) {
     require(tinit >= 0, "tinit", tinit, "it is a number of steps", "use 0 or more");
     require(tfinal >= 0, "tfinal", tfinal, "it is a number of steps", "use 0 or more");
@@ -199,6 +207,7 @@ inline void AdaLoraConfig::validate() const {
 
 inline void Ia3Config::validate() const {
   using Kind = TargetModules::Kind;
+  detail::check_exclusion(exclude_modules);
   if (feedforward_modules.kind() == Kind::all_linears)
     detail::refuse_field("feedforward_modules", "is all_linear", "it names some of the target modules",
                          "use a list or a regular expression");
