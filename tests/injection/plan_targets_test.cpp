@@ -50,6 +50,12 @@ std::string refusal(const Config& config, const graft::InjectOptions& options = 
   return text;
 }
 bool has(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+graft::StateDict keys_of_q_and_head() {
+  graft::StateDict keys;
+  for (const char* key : {"model.layers.0.self_attn.q_proj.lora_A.weight", "head.weight"})
+    keys.insert(key, {graft::Dtype::f32, {1, 1}, nullptr, nullptr});
+  return keys;
+}
 
 }  // namespace
 
@@ -107,7 +113,11 @@ TEST_CASE("exclude_modules goes first and always wins; one that hits nothing is 
          "model.layers.2.self_attn.k_proj"});
   CHECK(has(refusal(LoraConfig{.target_modules = {"q_proj"}, .exclude_modules = {"q_proj"}}),
             "exclude_modules"));
-  tree::Net net, quiet;
+  tree::Net net, quiet, linears;
+  CHECK(mentions(graft::inject_adapter_in_model(
+                     LoraConfig{.target_modules = graft::all_linear, .exclude_modules = {"proj"}}, linears)
+                     .warnings,
+                 "exclude_modules"));
   CHECK(mentions(graft::inject_adapter_in_model(
                      LoraConfig{.target_modules = {"q_proj"}, .exclude_modules = {"proj"}}, net)
                      .warnings,
@@ -117,6 +127,19 @@ TEST_CASE("exclude_modules goes first and always wins; one that hits nothing is 
             .warnings.empty());
 }
 
+TEST_CASE("what was excluded was not misspelt: the error says which is which") {
+  const std::string all = refusal(LoraConfig{.target_modules = {"q_proj"}, .exclude_modules = {"q_proj"}});
+  CHECK(has(all, "all modules that match are excluded by exclude_modules"));
+  CHECK_FALSE(has(all, "did you mean"));
+  const std::string some = refusal(LoraConfig{.target_modules = {"q_proj", "k_porj"}, .exclude_modules = {"q_proj"}});
+  CHECK(has(some, "excluded by exclude_modules, and no module is called k_porj"));
+  CHECK(has(some, "did you mean k_proj"));
+  tree::Net net;
+  const auto report = graft::inject_adapter_in_model(
+      LoraConfig{.target_modules = {"q_proj", "k_proj"}, .exclude_modules = {"k_proj"}}, net);
+  CHECK(report.unmatched_targets.empty());
+}
+
 TEST_CASE("modules to save, and what is in them, are never targets") {
   check({{.target_modules = {"q_proj", "w0"}, .modules_to_save = {"mlp"}},
          every_q + " blocks.0.w0 blocks.1.w0"});
@@ -124,10 +147,28 @@ TEST_CASE("modules to save, and what is in them, are never targets") {
          "model.layers.0.self_attn.q_proj model.layers.2.self_attn.q_proj"});
   tree::Net net;
   (void)graft::inject_adapter_in_model(
-      LoraConfig{.lora_alpha = 16, .target_modules = {"head", "subhead"}, .modules_to_save = {"head"}}, net);
+      LoraConfig{.lora_alpha = 16, .target_modules = graft::regex("head|subhead"), .modules_to_save = {"head"}}, net);
   CHECK(tree::matched(net) == "subhead");  // a dot boundary: PEFT's plain endswith would clash here
   CHECK(tree::has_copy(net, "head"));
   CHECK_FALSE(tree::has_copy(net, "subhead"));
+}
+
+TEST_CASE("an entry of the list that means only modules saved whole is an error; in a file it is a warning") {
+  const LoraConfig clash{.target_modules = {"q_proj", "head"}, .modules_to_save = {"head"}};
+  CHECK(has(refusal(clash), "'head' is a target and a module to save"));
+  CHECK(has(refusal(LoraConfig{.target_modules = {"head"}, .modules_to_save = {"head"}}), "'head'"));
+  CHECK(has(refusal(LoraConfig{.target_modules = {"model.layers.0.mlp.w0", "q_proj"}, .modules_to_save = {"mlp"}}),
+            "'model.layers.0.mlp.w0'"));
+  const graft::StateDict file = keys_of_q_and_head();
+  tree::Net net;
+  const auto report = graft::inject_adapter_in_model(clash, net, "default", {.file = &file});
+  CHECK(mentions(report.warnings, "'head' is a target and a module to save"));
+  CHECK(report.unmatched_targets.empty());
+  CHECK(tree::has_copy(net, "head"));
+  check({{.target_modules = graft::all_linear,
+          .exclude_modules = {"q_proj", "k_proj", "mlp", "blocks.0", "up", "w0", "xw0"},
+          .modules_to_save = {"head"}},
+         "subhead"});
 }
 
 TEST_CASE("all_linear takes every linear site, the head included, and writes the names into the config") {
@@ -192,6 +233,11 @@ TEST_CASE("an idle entry of the list is reported with what it may have meant, an
   CHECK(has(refusal(idle, {.strict_targets = true}), "did you mean k_proj"));
   CHECK(has(refusal(LoraConfig{.target_modules = {"q_porj"}}), "did you mean q_proj"));
   CHECK(has(refusal(LoraConfig{.target_modules = {"Q_PROJ.*"}}), "regular expression"));
+  CHECK(has(refusal(LoraConfig{.target_modules = {"q_proj$"}}), "regular expression"));
+  tree::Net other;
+  const auto hinted = graft::inject_adapter_in_model(LoraConfig{.target_modules = {"q_proj", ".*k_proj"}}, other);
+  CHECK(hinted.unmatched_targets == Strings{".*k_proj"});
+  CHECK(mentions(hinted.warnings, "'.*k_proj' looks like a regular expression"));
 }
 
 TEST_CASE("what is no layer, or has no room, is refused by name") {

@@ -92,34 +92,57 @@ class TargetPlanner {
   }
 
   void take_matches() {
-    std::vector<bool> is_used(fields_.targets->names().size());
-    bool has_excluded = false;
+    const std::vector<std::string>& names = fields_.targets->names();
+    std::vector<bool> is_used(names.size()), is_saved(names.size());
+    const auto mark = [&](std::vector<bool>& entries, std::string_view path) {
+      for (std::size_t i = 0; i < names.size(); ++i)
+        if (matches(path, names[i])) entries[i] = true;
+    };
     for (const std::string_view path : with_containers(model_.nodes)) {
-      if (path.empty() || is_in_saved_module(path, *fields_.modules_to_save)) continue;
-      if (matcher_.is_excluded(path)) {
-        has_excluded = true;
+      if (path.empty()) continue;
+      if (is_in_saved_module(path, *fields_.modules_to_save)) {
+        mark(is_saved, path);
+      } else if (is_excluded(path)) {
         excluded_a_target_ |= match_index(*fields_.targets, path) >= 0;
-        continue;
+        mark(is_used, path);
+      } else if (matcher_.match(path) >= 0) {
+        mark(is_used, path);
+        take(path);
       }
-      const int entry = matcher_.match(path);
-      if (entry < 0) continue;
-      for (std::size_t i = 0; i < is_used.size(); ++i)
-        if (matches(path, fields_.targets->names()[i])) is_used[i] = true;
-      take(path);
     }
-    report_unmatched(is_used);
-    if ((!fields_.excluded->names().empty() || fields_.excluded->kind() == TargetModules::Kind::regex) && !has_excluded)
+    for (std::size_t i = 0; i < names.size(); ++i)
+      if (is_saved[i] && !is_used[i]) refuse_saved_target(names[i]);
+    report_unmatched(is_used, is_saved);
+    report_idle_exclusion();
+  }
+
+  [[nodiscard]] bool is_excluded(std::string_view path) {
+    const bool excluded = matcher_.is_excluded(path);
+    has_excluded_ |= excluded;
+    return excluded;
+  }
+  void report_idle_exclusion() {
+    const bool excludes = !fields_.excluded->names().empty() || fields_.excluded->kind() == TargetModules::Kind::regex;
+    if (excludes && !has_excluded_)
       plan_.report.warnings.push_back("exclude_modules excludes nothing: no module of the model matches it");
+  }
+  /// PEFT passes over such an entry without a word, so its own files may have one.
+  void refuse_saved_target(const std::string& name) {
+    const std::string problem = "'" + name + "' is a target and a module to save";
+    const std::string why = "a module that is saved whole is trained whole: it gets no adapter beside its copy";
+    if (options_.file) plan_.report.warnings.push_back(problem + ": " + why);
+    else fail<TargetError>(problem, why, "take it out of target_modules or out of modules_to_save");
   }
 
   void take_all_linear() {
     for (const ModelNode& node : model_.nodes) {
       if (!node.is_layer || node.kind != LayerKind::linear) continue;
-      if (is_in_saved_module(node.path, *fields_.modules_to_save) || matcher_.is_excluded(node.path)) continue;
+      if (is_in_saved_module(node.path, *fields_.modules_to_save) || is_excluded(node.path)) continue;
       if (node.site < 0) plan_.report.without_room.push_back(node.path);
       else if (model_.sites[std::size_t(node.site)]->permits(type_)) plan_.sites.push_back(std::size_t(node.site));
       else plan_.report.without_room.push_back(node.path);
     }
+    report_idle_exclusion();
   }
 
   void take_from_state_dict() {
@@ -209,11 +232,12 @@ class TargetPlanner {
     return false;
   }
 
-  void report_unmatched(const std::vector<bool>& is_used) {
+  void report_unmatched(const std::vector<bool>& is_used, const std::vector<bool>& is_saved) {
     for (std::size_t i = 0; i < is_used.size(); ++i) {
-      if (is_used[i]) continue;
+      if (is_used[i] || is_saved[i]) continue;
       const std::string& target = fields_.targets->names()[i];
       plan_.report.unmatched_targets.push_back(target);
+      if (looks_like_regex(target)) plan_.report.warnings.push_back(regex_hint(target));
       for (std::string& near : nearest_names(target, with_containers(model_.nodes)))
         if (std::find(plan_.report.near_misses.begin(), plan_.report.near_misses.end(), near) == plan_.report.near_misses.end())
           plan_.report.near_misses.push_back(std::move(near));
@@ -223,12 +247,22 @@ class TargetPlanner {
                         "strict_targets asks for every target to be of use", remedy());
   }
 
+  [[nodiscard]] static bool looks_like_regex(std::string_view name) {
+    return name.find_first_of("*+?[](){}|\\^$") != name.npos;
+  }
+  [[nodiscard]] static std::string regex_hint(const std::string& name) {
+    return "the entry '" + name + "' looks like a regular expression: entries of a list are names; pass "
+           "graft::regex(\"…\") instead of a list";
+  }
+
   [[nodiscard]] std::string remedy() const {
-    if (!plan_.report.near_misses.empty()) return "did you mean " + join(plan_.report.near_misses, ", ") + "?";
+    std::string hint;
     for (const std::string& name : plan_.report.unmatched_targets)
-      if (name.find_first_of("*+?[](){}|\\^$") != name.npos)
-        return "the entry '" + name + "' looks like a regular expression: entries of a list are names; pass "
-               "graft::regex(\"…\") instead of a list";
+      if (hint.empty() && looks_like_regex(name)) hint = regex_hint(name);
+    if (!plan_.report.near_misses.empty())
+      hint += (hint.empty() ? "did you mean " : "; did you mean ") + join(plan_.report.near_misses, ", ") + "?";
+    if (!hint.empty()) return hint;
+    if (excluded_a_target_) return "take what should be adapted out of exclude_modules";
     std::vector<std::string> sites;
     for (const auto& site : model_.sites)
       if (sites.size() < 8) sites.push_back(site->path());
@@ -237,7 +271,10 @@ class TargetPlanner {
 
   [[noreturn]] void nothing_matched() const {
     std::string why = "a name matches a module whose path is it or ends with it";
-    if (excluded_a_target_) why = "all modules that match are excluded by exclude_modules";
+    const std::vector<std::string>& idle = plan_.report.unmatched_targets;
+    if (excluded_a_target_)
+      why = "all modules that match are excluded by exclude_modules" +
+            (idle.empty() ? std::string() : ", and no module is called " + join(idle, " or "));
     else if (fields_.layers_to_transform && !fields_.layers_to_transform->empty())
       why += ", and layers_to_transform keeps only some layers (see layers_pattern)";
     else if (!plan_.report.without_room.empty())
@@ -254,7 +291,7 @@ class TargetPlanner {
   TargetFields fields_;
   TargetMatcher matcher_;
   std::vector<std::pair<std::string_view, const ModelNode*>> by_path_;
-  bool excluded_a_target_ = false;
+  bool has_excluded_ = false, excluded_a_target_ = false;
   TargetPlan plan_;
 };
 
