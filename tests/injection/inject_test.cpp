@@ -69,6 +69,7 @@ TEST_CASE("names of adapters: taken, empty, with a dot, reserved") {
   CHECK(has(refused<graft::AdapterError>(simple, ""), "needs a name"));
   CHECK(has(refused<graft::AdapterError>(simple, "a.b"), "dots"));
   CHECK(has(refused<graft::AdapterError>(simple, "__base__"), "reserved"));
+  CHECK(has(refused<graft::AdapterError>(simple, "a\nb"), "control characters"));
   tree::Net net;
   for (const char* name : {"keys", "forward", "lora", "q_proj", "weight", "mit Leerzeichen", "λ"})
     trained::inject(simple, net, name, 3, false);

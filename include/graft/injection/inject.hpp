@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 #include <memory>
 #include <string>
@@ -18,12 +19,14 @@ namespace graft {
 namespace detail {
 
 inline void check_adapter_name(const std::string& name) {
-  if (!name.empty() && name.find('.') == std::string::npos && name != "__base__") return;
-  fail<AdapterError>("an adapter cannot be called '" + name + "'",
-                     name.empty()         ? "it needs a name"
-                     : name == "__base__" ? "the name is reserved for rows without an adapter"
-                                          : "the name is a component of parameter keys, which dots separate",
-                     "choose a name without dots");
+  std::string why;
+  if (name.empty()) why = "it needs a name";
+  else if (name == "__base__") why = "the name is reserved for rows without an adapter";
+  else if (name.find('.') != name.npos) why = "the name is a component of parameter keys, which dots separate";
+  else if (std::any_of(name.begin(), name.end(), [](unsigned char c) { return c < ' ' || c == 127; }))
+    why = "the name has control characters, and becomes part of keys and paths";
+  else return;
+  fail<AdapterError>("an adapter cannot be called '" + name + "'", std::move(why), "choose a name without dots or control characters");
 }
 
 [[nodiscard]] inline std::unique_ptr<ParameterData> bias_of(const AnySite& site, AnyModuleCopy* copy = nullptr) {
@@ -95,7 +98,7 @@ inline void make_tables(const ModelSites& model, const NewSiteAdapters& adapters
 }
 
 inline InjectReport inject(const ModelSites& model, const PeftConfig& config, const std::string& name, const InjectOptions& options) {
-  check_adapter_name(name);
+  if (!options.instead_of) check_adapter_name(name);  // else it is a working name, which no adapter may keep
   const std::shared_ptr<AdapterRecord> old = find_record(model, name);
   if (old && !options.replace)
     fail<AdapterError>("the model has an adapter '" + name + "' already", "a second injection would throw its weights away",
