@@ -27,6 +27,13 @@ const LoraConfig config{
     .r = 2, .bias = graft::Bias::all, .target_modules = {"p", "embed"}, .modules_to_save = {"head"}};
 const std::vector<int> ids{0, 4, 2};
 
+/// A head of the embedding's shape, and what has another.
+struct Tied {
+  graft::Embedding<> plain{5, 3};
+  graft::Adaptable<graft::Linear<>> p{3, 4}, lm_head{3, 5};
+  GRAFT_MODULE(plain, p, lm_head)
+};
+
 Net made(bool meta = false) {
   Net net;
   awkward::fill<float>(net.embed->weight.untyped(), 1);
@@ -120,6 +127,35 @@ TEST_CASE("what PEFT writes beside an adapter's own keys is accepted by a strict
   CHECK(results::same_bits(Matrix<float>(net.embed->weight.view()), table));
 }
 
+TEST_CASE("embeddings and heads that were saved whole beside an adapter go over the base, as in PEFT") {
+  Tied net;
+  (void)graft::inject_adapter_in_model(LoraConfig{.r = 2, .target_modules = {"p"}}, net);
+  StateDict all = graft::get_peft_model_state_dict(net).clone();
+  const Matrix<float> table = awkward::rows<float>(5, 3, 9), other = awkward::rows<float>(4, 3, 8);
+  const auto view = [](const Matrix<float>& values) {
+    return TensorView{graft::Dtype::f32, {values.rows(), values.cols()}, reinterpret_cast<const std::byte*>(values.data()),
+                      nullptr};
+  };
+  all.insert("plain.weight", view(table));
+  all.insert("base_model.model.lm_head.weight", view(table));
+  const auto report = graft::set_peft_model_state_dict(net, all);
+  CHECK(report.unexpected_keys.empty());
+  CHECK(tree::mentions(report.warnings, "'plain.weight'"));
+  CHECK(tree::mentions(report.warnings, "'lm_head.weight'"));
+  CHECK(results::same_bits(Matrix<float>(net.plain.weight.view()), table));
+  CHECK(results::same_bits(Matrix<float>(net.lm_head->weight.view()), table));
+  const std::string before = everything(net);
+  StateDict grown = all, foreign = all;
+  TensorView larger = view(other);
+  larger.shape = {6, 2};
+  grown.insert("plain.weight", larger);  // a vocabulary that grew in Python
+  CHECK_THROWS_WITH_AS(graft::set_peft_model_state_dict(net, grown), doctest::Contains("'plain.weight' is (6, 2), expected (5, 3)"),
+                       graft::StateDictError);
+  foreign.insert("p.weight", view(other));
+  CHECK_THROWS_WITH_AS(graft::set_peft_model_state_dict(net, foreign), doctest::Contains("p.weight"), graft::StateDictError);
+  CHECK(everything(net) == before);
+}
+
 TEST_CASE("missing, unexpected and mismatched keys: errors that name them, or entries of the report") {
   StateDict missing = saved(), surplus = saved(), mismatched = saved();
   missing.erase("p.lora_B.weight");
@@ -136,6 +172,10 @@ TEST_CASE("missing, unexpected and mismatched keys: errors that name them, or en
     CHECK(has(text, "2, 3"));
   }
   CHECK(has(refused<graft::StateDictError>(mismatched, {.ignore_mismatched_sizes = true}), "missing"));
+  StateDict deep = saved();  // more dimensions than a Shape has room for
+  wrong.shape = {1, 1, 1, 1, 1, 2, 3};
+  deep.insert("p.lora_A.weight", wrong);
+  CHECK(has(refused<graft::StateDictError>(deep), "'p.lora_A.weight' is (1, 1, 1, 1, 1, 2, 3), expected (2, 3)"));
   Net net = made();
   const Matrix<float> a = net.p.parameter("default", "lora_A").view<float>();
   auto report = graft::set_peft_model_state_dict(net, mismatched, "default",

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -85,7 +86,7 @@ class Loader {
     if (sources[place])
       fail<StateDictError>("two keys of the state dict mean '" + target.key + "', one of them '" + key + "'",
                            "bare and prefixed keys, or keys with and without the adapter's name, name one tensor", "remove one");
-    if (Shape(view.shape) != target.shape) {
+    if (!std::equal(view.shape.begin(), view.shape.end(), target.shape.begin(), target.shape.end())) {
       mismatches_ += (mismatches_.empty() ? "'" : "; '") + key + "' is " + to_string(std::span<const Index>(view.shape)) +
                      ", expected " + to_string(target.shape);
       report_.mismatched_keys.push_back(key);
@@ -141,6 +142,49 @@ inline void accept_base_keys(const ModelSites& model, const AdapterRecord& recor
   }
 }
 
+/// The shapes of a model's embedding tables.
+[[nodiscard]] inline std::vector<Shape> embedding_shapes(const ModelSites& model) {
+  std::vector<Shape> shapes;
+  for (const ModelNode& node : model.nodes) {
+    if (!node.is_layer || node.kind != LayerKind::embedding) continue;
+    if (node.site >= 0) {
+      for (const BaseTensor& tensor : model.sites[std::size_t(node.site)]->tensors())
+        if (tensor.key == "weight") shapes.push_back(tensor.shape);
+    } else {
+      for (const BaseTensor& tensor : model.plain)
+        if (tensor.key == join_path(node.path, "weight")) shapes.push_back(tensor.shape);
+    }
+  }
+  return shapes;
+}
+
+/// PEFT saves embeddings and heads whole beside an adapter (`save_embedding_layers`: of targets, or where the
+/// vocabulary grew), and loads them over the base. Of other layers only what has an embedding's shape is taken.
+/// Answers the keys that it offered to the loader.
+inline std::vector<std::string> offer_whole_embeddings(const ModelSites& model, const AdapterRecord& record,
+                                                       const StateDict& state_dict, Loader& loader) {
+  const std::vector<Shape> embeddings = embedding_shapes(model);
+  std::vector<std::string> offered;
+  const auto offer = [&](const std::string& key, BaseTensor tensor, bool is_target) {
+    const bool is_embedding = std::find(embeddings.begin(), embeddings.end(), tensor.shape) != embeddings.end();
+    if (!is_target && !is_embedding) return;
+    if (!state_dict.contains(key) && !state_dict.contains(std::string(peft_prefix) + key)) return;
+    offered.push_back(key);
+    loader.add({key, tensor.dtype, tensor.shape, std::move(tensor.write), false});
+  };
+  for (const auto& site : model.sites) {
+    const SiteTable* table = site->table();
+    const SiteEntry* entry = table ? table->find(record.id) : nullptr;
+    if (entry && entry->copy()) continue;
+    const bool is_target = entry && entry->state();
+    for (const BaseTensor& tensor : site->tensors())
+      if (tensor.key == "weight") offer(join_path(site->path(), is_target ? "base_layer.weight" : "weight"), tensor, is_target);
+  }
+  for (const BaseTensor& tensor : model.plain)
+    if (last_segment(tensor.key) == "weight") offer(tensor.key, tensor, false);
+  return offered;
+}
+
 inline LoadReport load_adapter_state(const ModelSites& model, const StateDict& state_dict, std::string_view adapter_name,
                                      const LoadOptions& options) {
   const auto record = need_record(model, adapter_name);
@@ -150,17 +194,12 @@ inline LoadReport load_adapter_state(const ModelSites& model, const StateDict& s
     if (!slot.key_beside.empty()) loader.add_beside(slot.key_beside);
   }
   accept_base_keys(model, *record, loader);
-  // an embedding that is a target is saved whole (save_embedding_layers): PEFT loads it over the base
-  for (const auto& site : model.sites)
-    if (const SiteTable* table = site->table())
-      if (const SiteEntry* entry = table->find(record->id); entry && entry->state())
-        for (BaseTensor& tensor : site->tensors())
-          if (tensor.key == "weight") {
-            const std::string key = join_path(site->path(), "base_layer.weight");
-            if (state_dict.contains(key) || state_dict.contains(std::string(peft_prefix) + key))
-              loader.add({key, tensor.dtype, tensor.shape, std::move(tensor.write), false});
-          }
-  return std::move(loader).load(state_dict);
+  const std::vector<std::string> whole = offer_whole_embeddings(model, *record, state_dict, loader);
+  LoadReport report = std::move(loader).load(state_dict);
+  for (const std::string& key : whole)
+    if (std::find(report.loaded.begin(), report.loaded.end(), key) != report.loaded.end())
+      report.warnings.push_back("'" + key + "' was saved beside the adapter and replaces the base's, for all adapters");
+  return report;
 }
 }  // namespace detail
 
