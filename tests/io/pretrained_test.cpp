@@ -2,6 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <cstdint>
+#include <cstring>
+
 #include <graft/io.hpp>
 
 #include "io/temporary_directory.hpp"
@@ -237,5 +240,76 @@ TEST_CASE("IA3: the shape in the file decides which side is scaled") {
   Net fresh = base();
   (void)graft::load_adapter(fresh, dir.path());
   CHECK(fresh.head.parameter("default", "ia3_l").shape() == std::vector<graft::Index>{1, 3});
+  CHECK(same_bits(fresh(x), net(x)));
+}
+
+TEST_CASE("names that PEFT could not load are refused, those that it warns about are a warning") {
+  const TemporaryDirectory dir;
+  Net net = base();
+  for (const char* name : {"keys", "forward", "train", "__init__", "_modules"}) {
+    trained::inject(LoraConfig{.target_modules = {"p"}}, net, name);
+    CHECK_THROWS_WITH_AS((void)graft::save_pretrained(net, dir / "out", name), doctest::Contains("torch's containers"),
+                         graft::AdapterError);
+    graft::delete_adapter(net, name);
+  }
+  CHECK(dir.file_count() == 0);
+  const auto warnings_of = [&](const graft::PeftConfig& config, const std::string& name) {
+    Strings warnings;
+    (void)graft::inject_adapter_in_model(config, net, name);
+    (void)graft::save_pretrained(net, dir.path(), name, &warnings);
+    return warnings.size();
+  };
+  CHECK(warnings_of(LoraConfig{.target_modules = {"p"}}, "lora") == 1);
+  CHECK(warnings_of(LoraConfig{.target_modules = {"p"}}, "a") == 1);
+  CHECK(warnings_of(graft::AdaLoraConfig{.target_modules = {"p"}}, "or") == 1);
+  CHECK(warnings_of(graft::Ia3Config{.target_modules = {"p"}}, "ia3") == 1);
+  CHECK(warnings_of(graft::Ia3Config{.target_modules = {"p"}}, "loras") == 0);
+  CHECK(warnings_of(LoraConfig{.target_modules = {"p"}}, "ia3_") == 0);
+  CHECK_NOTHROW((void)graft::save_pretrained(net, dir.path(), "a"));
+}
+
+TEST_CASE("ranks that a config claims cost no memory before the weights have them") {
+  const TemporaryDirectory dir;
+  Net net = base();
+  trained::inject(LoraConfig{.r = 2, .target_modules = {"p"}}, net, "default");
+  (void)graft::save_pretrained(net, dir.path());
+  std::string config = read_text(dir / "adapter_config.json");
+  config.replace(config.find("\"r\": 2"), 6, "\"r\": 2147483647");
+  write_text(dir / "adapter_config.json", config);
+  CHECK(has(refused<graft::StateDictError>(dir.path()), "expected (2147483647, 3)"));
+}
+
+TEST_CASE("tensors at odd addresses are copied where they cannot be taken over") {
+  const TemporaryDirectory dir;
+  const Net net = trained_net();
+  (void)graft::save_pretrained(net, dir.path());
+  std::string bytes = read_text(dir / "adapter_model.safetensors");
+  for (int shift = 1; shift < 8; ++shift) {  // a header of any length is legal
+    bytes.insert(bytes.find('{') + 1, " ");
+    std::uint64_t length = 0;
+    std::memcpy(&length, bytes.data(), 8);
+    ++length;
+    std::memcpy(bytes.data(), &length, 8);
+    write_text(dir / "adapter_model.safetensors", bytes);
+    for (const bool mapped : {false, true}) {
+      Net fresh = base();
+      (void)graft::load_adapter(fresh, dir.path(), "mine", {.mapped = mapped});
+      CHECK(same_bits(fresh(x), net(x)));
+    }
+  }
+}
+
+TEST_CASE("a PEFT file whose target is saved whole loads, with a warning") {
+  const TemporaryDirectory dir;
+  Net net = base();
+  trained::inject(LoraConfig{.r = 2, .target_modules = {"p"}, .modules_to_save = {"head"}}, net, "default");
+  (void)graft::save_pretrained(net, dir.path());
+  std::string config = read_text(dir / "adapter_config.json");
+  config.replace(config.find("\"p\""), 3, "\"p\", \"head\"");
+  write_text(dir / "adapter_config.json", config);
+  Net fresh = base();
+  const auto report = graft::load_adapter(fresh, dir.path());
+  REQUIRE(report.warnings.size() == 1);
+  CHECK(has(report.warnings.front(), "'head' is a target and a module to save"));
   CHECK(same_bits(fresh(x), net(x)));
 }

@@ -13,6 +13,7 @@
 #include "../injection/inject.hpp"
 #include "../state_dict/load.hpp"
 #include "adapter_config.hpp"
+#include "python_names.hpp"
 #include "safetensors.hpp"
 
 namespace graft {
@@ -120,14 +121,14 @@ inline LoadReport load_adapter(const ModelSites& model, const std::filesystem::p
   // a name that no adapter can have, until the old one may go
   const std::string working_name = old ? name + "\n" : name;
   PendingInjection pending(model, id, selected);
+  // without memory at first: what a config claims of ranks is believed only once the weights have them
   InjectReport injected = inject(model, config, working_name,
-                                 {.low_cpu_mem_usage = options.low_cpu_mem_usage, .activate = false, .file = &weights,
-                                  .instead_of = old.get()});
+                                 {.low_cpu_mem_usage = true, .activate = false, .file = &weights, .instead_of = old.get()});
   const auto record = need_record(model, working_name);
   LoadReport report = load_adapter_state(model, weights, working_name,
                                          {.low_cpu_mem_usage = options.low_cpu_mem_usage, .strict = options.strict,
                                           .ignore_mismatched_sizes = options.ignore_mismatched_sizes});
-  if (options.low_cpu_mem_usage) initialise_missing(model, id);
+  initialise_missing(model, id);
   pending.keep();
   if (old) remove_everywhere(model, *old);
   record->rename(name);
@@ -140,11 +141,25 @@ inline LoadReport load_adapter(const ModelSites& model, const std::filesystem::p
   return report;
 }
 
-inline std::filesystem::path save_pretrained(const ModelSites& model, const std::filesystem::path& dir, std::string_view name) {
-  const auto record = need_record(model, name);
+/// A saved adapter is for Python too, where its name is a folder's and a component of parameters' names.
+inline void check_saved_name(const AdapterRecord& record, std::vector<std::string>* warnings) {
+  const std::string& name = record.name();
+  const std::string problem = "an adapter called '" + name + "' cannot be saved";
   if (name.find_first_of("/\\") != name.npos)
-    fail<AdapterError>("an adapter called '" + record->name() + "' cannot be saved", "its name becomes a folder's",
-                       "inject it under a name without slashes");
+    fail<AdapterError>(problem, "its name becomes a folder's", "inject it under a name without slashes");
+  if (is_python_attribute(name))
+    fail<AdapterError>(problem, "torch's containers have an attribute of that name, and PEFT cannot inject such an adapter",
+                       "inject it under another name");
+  const std::string_view prefix = record.type() == PeftType::ia3 ? "ia3_" : "lora_";
+  if (warnings && prefix.find(name) != prefix.npos)
+    warnings->push_back("the adapter's name '" + name + "' is part of '" + std::string(prefix) +
+                        "', PEFT's prefix of its parameters: loaded under that name, PEFT warns and may initialise it anew");
+}
+
+inline std::filesystem::path save_pretrained(const ModelSites& model, const std::filesystem::path& dir, std::string_view name,
+                                             std::vector<std::string>* warnings) {
+  const auto record = need_record(model, name);
+  check_saved_name(*record, warnings);
   const std::filesystem::path folder = name == "default" ? dir : dir / std::filesystem::path(std::string(name));
   StateDict prefixed;
   for (const auto& [key, view] : adapter_state_dict(model, name)) {
@@ -168,11 +183,12 @@ inline std::filesystem::path save_pretrained(const ModelSites& model, const std:
 }  // namespace detail
 
 /// Saves an adapter as PEFT does: `dir` for "default", `dir/name` otherwise, the folder being returned. Files
-/// appear whole or not at all.
-/// @throws AdapterError for an unknown adapter, MetaError for one without values, FileError when the disk refuses.
+/// appear whole or not at all. `warnings`, where given, receives what Python will stumble over.
+/// @throws AdapterError for an unknown adapter or a name that PEFT cannot have, MetaError for one without values, FileError when the disk refuses.
 template <class M>
-std::filesystem::path save_pretrained(const M& model, const std::filesystem::path& dir, std::string_view adapter_name = "default") {
-  return detail::save_pretrained(sites_of(model), dir, adapter_name);
+std::filesystem::path save_pretrained(const M& model, const std::filesystem::path& dir, std::string_view adapter_name = "default",
+                                      std::vector<std::string>* warnings = nullptr) {
+  return detail::save_pretrained(sites_of(model), dir, adapter_name, warnings);
 }
 
 /// Injects and loads the adapter of a PEFT directory. Nothing has changed when it throws.
