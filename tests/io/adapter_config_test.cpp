@@ -50,6 +50,19 @@ TEST_CASE("PEFT's files are read, and written byte for byte") {
   CHECK(config_text(values, false) == read_text(data / "values/adapter_config.json"));
 }
 
+TEST_CASE("every config among the test data is written again byte for byte") {
+  int count = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(GRAFT_TEST_DATA)) {
+    if (entry.path().filename() != "adapter_config.json") continue;
+    CAPTURE(entry.path().string());
+    const PeftConfig config = load_peft_config(entry.path().parent_path());
+    const bool inference = std::visit([](const auto& one) { return one.inference_mode; }, config);
+    CHECK(config_text(config, inference) == read_text(entry.path()));
+    ++count;
+  }
+  CHECK(count > 100);
+}
+
 TEST_CASE("the values of PEFT's files arrive") {
   const auto plain = std::get<LoraConfig>(load_peft_config(data / "lora"));
   CHECK(plain.r == 2);
