@@ -4,16 +4,19 @@
 
 #include "reference.hpp"
 
+#define GRAFT_KERNELS "kernels/reduce_checks.inc"
+#include "graft/kernels/for_each_isa.inc"
+
 using namespace reference;
-namespace kernels = graft::kernels;
+
+namespace graft::kernels {
 
 template <class T>
 static void check_sums() {
-  const Index lanes = kernels::lanes<T>;
-  const Matrix<T> x(4, lanes, 1);
+  const Index lanes = GRAFT_DISPATCH(reduce_checks::width<T>());
+  const reference::Matrix<T> x(4, lanes, 1);
   T sums[4];
-  kernels::detail::sums_of_4(kernels::load(&x(0, 0)), kernels::load(&x(1, 0)), kernels::load(&x(2, 0)),
-                             kernels::load(&x(3, 0)), sums);
+  GRAFT_DISPATCH(reduce_checks::four_sums(&x(0, 0), &x(1, 0), &x(2, 0), &x(3, 0), sums));
   for (Index i = 0; i < 4; ++i) {
     Sum expected;
     T largest = x(i, 0);
@@ -22,9 +25,8 @@ static void check_sums() {
       largest = std::max(largest, x(i, j));
     }
     CHECK(expected.fits(sums[i]));
-    const kernels::Vector<T> v = kernels::load(&x(i, 0));
-    CHECK(kernels::sum_of_lanes<T>(v) == sums[i]);  // the same order in each of the four places
-    CHECK(kernels::largest_lane<T>(v) == largest);
+    CHECK(GRAFT_DISPATCH(reduce_checks::sum_of(&x(i, 0))) == sums[i]);  // the same order in each of the four places
+    CHECK(GRAFT_DISPATCH(reduce_checks::largest_of(&x(i, 0))) == largest);
   }
 }
 
@@ -32,3 +34,5 @@ TEST_CASE("four registers reduce to four sums, all in one order") {
   check_sums<float>();
   check_sums<double>();
 }
+
+}  // namespace graft::kernels

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <algorithm>
+#include <cmath>
+
 #include "normalise.hpp"
 #include "products.hpp"
 
@@ -17,7 +20,7 @@ struct AttentionShape {
   double scale = 0;           ///< of the scores; 0: 1 / sqrt(head_dim)
 };
 
-inline namespace GRAFT_ISA {
+inline namespace GRAFT_BUILD {
 
 namespace detail {
 inline constexpr std::ptrdiff_t attention_rows = 16;
@@ -64,5 +67,5 @@ void attention(const AttentionShape& s, const T* q, std::ptrdiff_t ldq, const T*
           y + i * ldy + h * d, ldy, [&](std::ptrdiff_t row) { return visible(i + row); });
 }
 
-}  // namespace GRAFT_ISA
+}  // namespace GRAFT_BUILD
 }  // namespace graft::kernels

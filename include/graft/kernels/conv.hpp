@@ -7,7 +7,7 @@
 /// contiguous. The geometry has been checked. Every output position is summed alike, whatever the block it is
 /// in.
 namespace graft::kernels {
-inline namespace GRAFT_ISA {
+inline namespace GRAFT_BUILD {
 
 namespace detail {
 // Output positions that are unrolled at once: some 64 Ki elements of columns.
@@ -32,9 +32,7 @@ void conv_product(std::ptrdiff_t rows, std::ptrdiff_t cols, std::ptrdiff_t k, co
   } else {
     for (std::ptrdiff_t o = 0; o < rows; o += conv_rows) {
       const std::ptrdiff_t here = std::min(rows - o, conv_rows);
-      for_each_register<T>(here * k, [&](std::ptrdiff_t i, std::ptrdiff_t count) {
-        store_some(widened + i, load_some(w + o * k + i, count), count);
-      });
+      widen<T, W>(here * k, w + o * k, widened);
       product_nn(here, cols, k, widened, k, columns, ld, none, y + o * ldy, ldy, true, scale);
     }
   }
@@ -51,7 +49,7 @@ void conv_product(std::ptrdiff_t rows, std::ptrdiff_t cols, std::ptrdiff_t k, co
 template <class T, class W>
 void conv_forward(const ConvGeometry& g, const T* x, const W* w, const T* bias, T* y, T* scratch,
                   bool accumulate = false, T scale = T(1)) {
-  static_assert(detail::fits<T, W>, "graft: a weight has the activations' scalar, or is narrow under float");
+  static_assert(fits<T, W>, "graft: a weight has the activations' scalar, or is narrow under float");
   const std::ptrdiff_t k = g.weight_columns(), positions = g.output_positions(),
                        block = detail::conv_block(g, k);
   const std::ptrdiff_t in = g.in / g.groups, out = g.out / g.groups;
@@ -108,5 +106,5 @@ void low_rank_conv_update(const ConvGeometry& base, std::ptrdiff_t r, const T* x
   }
 }
 
-}  // namespace GRAFT_ISA
+}  // namespace GRAFT_BUILD
 }  // namespace graft::kernels

@@ -5,7 +5,7 @@
 /// Embeddings. `ids` is a pointer to integers or a function from a row's number to its id; every id must be
 /// in [0, num): the caller has checked it.
 namespace graft::kernels {
-inline namespace GRAFT_ISA {
+inline namespace GRAFT_BUILD {
 
 namespace detail {
 template <class Ids>
@@ -27,13 +27,7 @@ GRAFT_INLINE std::ptrdiff_t id_of(const Ids& ids, std::ptrdiff_t i) {
 template <class T, class W, class Ids>
 void gather_rows(std::ptrdiff_t n, Ids ids, std::ptrdiff_t out, const W* w, std::ptrdiff_t ldw, T* y,
                  std::ptrdiff_t ldy) {
-  static_assert(detail::fits<T, W>, "graft: a weight has the activations' scalar, or is narrow under float");
-  for (std::ptrdiff_t i = 0; i < n; ++i) {
-    const W* row = w + detail::id_of(ids, i) * ldw;
-    for_each_register<T>(out, [&](std::ptrdiff_t o, std::ptrdiff_t count) {
-      store_some(y + i * ldy + o, load_some(row + o, count), count);
-    });
-  }
+  for (std::ptrdiff_t i = 0; i < n; ++i) widen<T, W>(out, w + detail::id_of(ids, i) * ldw, y + i * ldy);
 }
 
 /// y[i] += scale * (column ids[i] of A)^T B^T: LoRA on an embedding.
@@ -57,5 +51,5 @@ void low_rank_embedding_update(std::ptrdiff_t n, Ids ids, std::ptrdiff_t num, st
   }
 }
 
-}  // namespace GRAFT_ISA
+}  // namespace GRAFT_BUILD
 }  // namespace graft::kernels

@@ -3,10 +3,10 @@
 #include <algorithm>
 
 #include "conv_geometry.hpp"
-#include "vector.hpp"
+#include "isa.hpp"
 
 namespace graft::kernels {
-inline namespace GRAFT_ISA {
+inline namespace GRAFT_BUILD {
 
 namespace detail {
 // The element of an axis of `size` that stands for index i, or -1 for a zero.
@@ -77,5 +77,5 @@ void im2col(const ConvGeometry& g, std::ptrdiff_t channels, const T* x, std::ptr
           }
 }
 
-}  // namespace GRAFT_ISA
+}  // namespace GRAFT_BUILD
 }  // namespace graft::kernels

@@ -1,11 +1,14 @@
 #pragma once
 
+#include <algorithm>
+
+#include "elementwise.hpp"
 #include "products.hpp"
 #include "transpose.hpp"
 
 /// The low-rank updates of LoRA and AdaLoRA over any base product: y += scale * ((x A^T) * e) B^T.
 namespace graft::kernels {
-inline namespace GRAFT_ISA {
+inline namespace GRAFT_BUILD {
 
 namespace detail {
 // So many rows share one transposed panel of B; so many columns of y are updated at once.
@@ -57,15 +60,9 @@ void low_rank_update(std::ptrdiff_t n, std::ptrdiff_t in, std::ptrdiff_t out, st
       detail::scale_low_rank(rows, r, e, scale, u);
       low_rank_expand(rows, out, r, u, B, y + i * ldy, ldy, panel);
     }
-    if (beta)
-      for (std::ptrdiff_t k = i; k < i + rows; ++k)
-        for_each_register<T>(out, [&](std::ptrdiff_t o, std::ptrdiff_t count) {
-          T* p = y + k * ldy + o;
-          store_some(p, multiply_add(broadcast(scale), load_some(beta + o, count), load_some(p, count)),
-                     count);
-        });
+    if (beta) add_scaled(rows, out, scale, beta, 0, y + i * ldy, ldy);
   }
 }
 
-}  // namespace GRAFT_ISA
+}  // namespace GRAFT_BUILD
 }  // namespace graft::kernels

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "../core/error.hpp"
-#include "vector.hpp"
+#include "isa.hpp"
 
 namespace graft::kernels {
 
@@ -39,7 +39,7 @@ struct PoolGeometry {
   }
 };
 
-inline namespace GRAFT_ISA {
+inline namespace GRAFT_BUILD {
 
 namespace detail {
 // Folds every window with `take`, from `start`; put(index, value) receives the outputs.
@@ -78,5 +78,5 @@ void avg_pool2d(const PoolGeometry& g, const T* x, T* y) {
       g, x, T(0), [](T a, T b) { return a + b; }, [&](std::ptrdiff_t i, T value) { y[i] = value / count; });
 }
 
-}  // namespace GRAFT_ISA
+}  // namespace GRAFT_BUILD
 }  // namespace graft::kernels

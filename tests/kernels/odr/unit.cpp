@@ -1,4 +1,4 @@
-// Compiled once per instruction set, with -DODR_UNIT=<function> and that set's flags.
+// Compiled once per set of flags, with -DODR_UNIT=<function>.
 #include "graft/kernels/products.hpp"
 
 #include "products.hpp"
@@ -8,7 +8,7 @@
 
 Products ODR_UNIT() {
   using Index = std::ptrdiff_t;
-  return {ODR_TEXT(GRAFT_ISA),
+  return {ODR_TEXT(GRAFT_BUILD), graft::kernels::name_of(graft::kernels::isa()),
           [](Index n, Index out, Index in, const float* x, const float* w, float* y) {
             const float* none = nullptr;
             graft::kernels::product_nt(n, out, in, x, in, w, in, none, y, out, false);
