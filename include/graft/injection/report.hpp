@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "../adapters/adapter.hpp"
+#include "../adapters/generation.hpp"
 
 namespace graft {
 
