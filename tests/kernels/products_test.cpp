@@ -115,6 +115,34 @@ TEST_CASE("a row's bits do not depend on the other rows") {
   check_rows_alone<float, float, true>(1100, 19);
 }
 
+// With scratch, blocks of x and of w are copied; the last element of the scratch stays.
+template <class T, class W>
+static void check_scratch(Index n, Index out, Index in, Index ld) {
+  CAPTURE(n);
+  CAPTURE(in);
+  const Matrix<T> x(n, in, 1, ld - in), bias(1, out, 3);
+  const Matrix<W> w(out, in, 2, ld - in);
+  std::vector<T> without(std::size_t(n * out)), with(without);
+  const Index needed = kernels::product_nt_scratch<T, W>(n, in, x.ld, w.ld);
+  std::vector<T> scratch(std::size_t(needed) + 1, T(99));
+  kernels::product_nt(n, out, in, x.data(), x.ld, w.data(), w.ld, bias.data(), without.data(), out, false);
+  kernels::product_nt(n, out, in, x.data(), x.ld, w.data(), w.ld, bias.data(), with.data(), out, false, scratch.data());
+  CHECK(with == without);
+  CHECK(scratch.back() == T(99));
+  CHECK((needed == 0) == (n == 1 || (ld % 1024 != 0 && (n < 48 || std::is_same_v<T, W>))));
+}
+
+TEST_CASE("the scratch of product_nt changes no bit, is bounded and is not overrun") {
+  for (const Index n : {1, 2, 7, 47, 48, 130, 400}) {
+    check_scratch<float, float>(n, 13, 1023, 1024);
+    check_scratch<float, float>(n, 99, 1021, 1024);
+    check_scratch<float, graft::bf16>(n, 101, 33, 36);
+    check_scratch<double, double>(n, 5, 700, 1024);
+  }
+  check_scratch<float, float>(3, 13, 1023, 1025);
+  CHECK(kernels::product_nt_scratch<float, float>(1 << 20, 1 << 20, 1 << 20, 1 << 20) <= (384 + 96) * 768);
+}
+
 TEST_CASE("zeros behind the end of the contraction change no bit of product_nn") {
   const Index out = 21, longest = 1300;
   Matrix<float> x(1, longest, 1);

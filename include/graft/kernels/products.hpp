@@ -3,6 +3,43 @@
 #include "reduce.hpp"
 #include "widen.hpp"
 
+namespace graft::kernels {
+
+// product_nt sums block by block: blocks of x and of w then stay in the first-level cache. The borders must not
+// depend on n.
+template <class T>
+inline constexpr std::ptrdiff_t dot_block = 3072 / sizeof(T);
+// So many rows of w, a block of each, stay in the second-level cache while so many rows of x pass over them.
+inline constexpr std::ptrdiff_t dot_outputs = 96, dot_rows = 384;
+// Blocks of x that stay in the second-level cache all together.
+inline constexpr std::ptrdiff_t dot_kept_blocks = 120;
+// From so many rows of x on, w is copied; see dot_copies.
+inline constexpr std::ptrdiff_t dot_copied_rows = 48;
+
+template <class T>
+[[nodiscard]] constexpr std::ptrdiff_t dot_blocks(std::ptrdiff_t in) {
+  return (in + dot_block<T> - 1) / dot_block<T>;
+}
+/// Rows that are a power of two apart share few sets of the caches: a block of them is copied. So is a narrow
+/// weight, to be widened once and not by every tile.
+template <class T, class W>
+[[nodiscard]] constexpr bool dot_copies(std::ptrdiff_t rows, std::ptrdiff_t least_rows, std::ptrdiff_t ld) {
+  return rows >= least_rows && (!std::is_same_v<T, W> || ld * std::ptrdiff_t(sizeof(W)) % 2048 == 0);
+}
+/// The number of T that product_nt can use as scratch: bounded, the same for every instruction set; 0 where it
+/// would not help.
+template <class T, class W>
+[[nodiscard]] constexpr std::ptrdiff_t product_nt_scratch(std::ptrdiff_t n, std::ptrdiff_t in, std::ptrdiff_t ldx,
+                                                          std::ptrdiff_t ldw) {
+  const std::ptrdiff_t rows = n < dot_rows ? n : dot_rows, all = rows * dot_blocks<T>(in);
+  std::ptrdiff_t blocks = 0;
+  if (dot_copies<T, T>(rows, 2, ldx)) blocks += all <= dot_kept_blocks ? all : rows;
+  if (dot_copies<T, W>(rows, dot_copied_rows, ldw)) blocks += dot_outputs;
+  return blocks * dot_block<T>;
+}
+
+}  // namespace graft::kernels
+
 #define GRAFT_KERNELS "products.inc"
 #include "for_each_isa.inc"
 
@@ -15,12 +52,14 @@ inline namespace GRAFT_BUILD {
 
 /// y[i,o] (+)= bias[o] + sum over k < in of x[i,k] * w[o,k]: the linear layer.
 /// x (n, in), w (out, in), bias (out) or null, y (n, out). With `accumulate` y is added to, else written; y
-/// must not overlap x or w.
+/// must not overlap x or w. scratch: product_nt_scratch<T, W>(n, in, ldx, ldw) T, or null; it makes many rows
+/// faster and changes no bit.
 template <class T, class W>
 void product_nt(std::ptrdiff_t n, std::ptrdiff_t out, std::ptrdiff_t in, const T* x, std::ptrdiff_t ldx,
-                const W* w, std::ptrdiff_t ldw, const T* bias, T* y, std::ptrdiff_t ldy, bool accumulate) {
+                const W* w, std::ptrdiff_t ldw, const T* bias, T* y, std::ptrdiff_t ldy, bool accumulate,
+                T* scratch = nullptr) {
   static_assert(fits<T, W>, "graft: a weight has the activations' scalar, or is narrow under float");
-  GRAFT_DISPATCH(product_nt<T, W>(n, out, in, x, ldx, w, ldw, bias, y, ldy, accumulate));
+  GRAFT_DISPATCH(product_nt<T, W>(n, out, in, x, ldx, w, ldw, bias, y, ldy, accumulate, scratch));
 }
 
 /// y[i,o] (+)= bias[o] + scale * sum over k < in of x[i,k] * w[k,o]: the linear layer whose weight is stored

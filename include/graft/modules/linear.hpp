@@ -32,8 +32,10 @@ struct Linear {
     static_assert(std::is_same_v<T, compute_scalar<W>>,
                   "graft: this layer's activations have another scalar: double for a double weight, else float");
     const detail::Widened<T> wide_bias(bias, out, batch.workspace);
-    kernels::product_nt<T, W>(x[0].rows(), out, in, x[0].data(), x[0].outerStride(), weight, in, wide_bias.data(), y.data(),
-                              y.outerStride(), false);
+    const Index ldx = x[0].outerStride();
+    const Scratch<T> scratch(batch.workspace, kernels::product_nt_scratch<T, W>(x[0].rows(), in, ldx, in));
+    kernels::product_nt<T, W>(x[0].rows(), out, in, x[0].data(), ldx, weight, in, wide_bias.data(), y.data(),
+                              y.outerStride(), false, scratch.data());
   }
 };
 }  // namespace ops
