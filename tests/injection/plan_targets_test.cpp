@@ -263,6 +263,21 @@ TEST_CASE("what is no layer, or has no room, is refused by name") {
   CHECK_THROWS_AS(graft::inject_adapter_in_model(LoraConfig{}, partly), graft::ConfigError);
 }
 
+TEST_CASE("what the same config would do differently in Python is a warning") {
+  tree::Net net;
+  const auto report = graft::inject_adapter_in_model(
+      LoraConfig{.target_modules = {"q_proj"}, .modules_to_save = {"head"}}, net);
+  REQUIRE(report.warnings.size() == 1);
+  CHECK(mentions(report.warnings, "would save 'subhead' whole too"));
+}
+
+TEST_CASE("a layer to transform in which nothing was taken is a warning") {
+  tree::Net net;
+  const auto report = graft::inject_adapter_in_model(
+      LoraConfig{.target_modules = {"q_proj"}, .layers_to_transform = {0, 2, 99}}, net);
+  CHECK(report.warnings == Strings{"layers_to_transform names layers without a target: 99"});
+}
+
 TEST_CASE("modules_to_save with a name that is not there is a warning") {
   tree::Net net;
   const auto report = graft::inject_adapter_in_model(

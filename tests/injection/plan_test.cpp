@@ -84,11 +84,14 @@ TEST_CASE("IA3's feed-forward modules are whole components; PEFT's plain endswit
       plan(tree::Net{}, graft::Ia3Config{.target_modules = {"w0", "xw0"}, .feedforward_modules = {"w0"}});
   for (const auto& [site, adapter] : made.adapted)
     CHECK(adapter.is_feedforward == (adapter.path.find("xw0") == std::string::npos));
+  CHECK(made.report.warnings.size() == 5);  // of each xw0 Python would scale the input
+  CHECK(tree::mentions(made.report.warnings, "'blocks.0.xw0'"));
   graft::StateDict file;
   const auto loaded =
       plan(tree::Net{}, graft::Ia3Config{.target_modules = {"w0", "xw0"}, .feedforward_modules = {"w0"}},
            {.file = &file});
   for (const auto& [site, adapter] : loaded.adapted) CHECK(adapter.is_feedforward);
+  CHECK(loaded.report.warnings.empty());
 }
 
 TEST_CASE("lora_bias over a layer without bias is allowed, with a warning") {

@@ -38,7 +38,7 @@ class Planner {
           const AdapterRecord* replaced)
       : model_(model),
         options_(options),
-        name_(replaced ? replaced->name() : name),
+        name_(name),
         replaced_(replaced),
         plan_{.config = config} {}
 
@@ -129,6 +129,9 @@ class Planner {
     for (const std::size_t site : sites) {
       AdapterPlan adapter = start(site);
       adapter.is_feedforward = is_feedforward(config, model_.sites[site]->facts(), adapter.path);
+      if (!options_.file && !adapter.is_feedforward && ends_plainly(config.feedforward_modules, adapter.path))
+        plan_.report.warnings.push_back("PEFT compares feedforward_modules with plain ends, and would scale the input of '" +
+                                        adapter.path + "' where graft scales its output");
       plan_.adapted.push_back({site, std::move(adapter)});
     }
   }
@@ -144,6 +147,9 @@ class Planner {
     if (saved && facts.kind == LayerKind::linear && saved->shape.size() == 2 && saved->shape[0] != saved->shape[1])
       return saved->shape[0] == 1;
     if (modules.kind() == TargetModules::Kind::regex) return modules.regex().matches(path);
+    return ends_plainly(modules, path);
+  }
+  [[nodiscard]] static bool ends_plainly(const TargetModules& modules, const std::string& path) {
     for (const std::string& name : modules.names())
       if (path.ends_with(name)) return true;
     return false;

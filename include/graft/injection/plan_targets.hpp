@@ -77,6 +77,8 @@ class TargetPlanner {
           "layers_to_transform counts the layers of a container at the top level: PEFT would find no layer number there; "
           "set layers_pattern for a config that Python understands");
     if (plan_.sites.empty()) nothing_matched();
+    if (const auto idle = matcher_.idle_layers(); !options_.state_dict && !idle.empty())
+      plan_.report.warnings.push_back("layers_to_transform names layers without a target: " + join(idle, ", "));
     for (const std::size_t site : plan_.sites)
       if (std::find(plan_.copied.begin(), plan_.copied.end(), site) != plan_.copied.end())
         fail<TargetError>("'" + model_.sites[site]->path() + "' is a target and a module to save",
@@ -215,8 +217,18 @@ class TargetPlanner {
                               "only layers declared graft::Adaptable<…> can be copied, and a module is saved whole",
                               "name the layers that can be copied instead");
       }
+      warn_of_plain_ends(name, "modules_to_save", "save '", "' whole too");
       if (!is_used) plan_.report.warnings.push_back("modules_to_save has an entry that matches no module: '" + name + "'");
     }
+  }
+
+  /// graft takes names by whole components; in Python the same config would reach further.
+  void warn_of_plain_ends(const std::string& name, const char* field, const char* before, const char* after) {
+    if (options_.file || name.empty()) return;
+    for (const ModelNode& node : model_.nodes)
+      if (node.is_layer && node.path.ends_with(name) && !matches(node.path, name))
+        plan_.report.warnings.push_back(std::string(field) + " names '" + name + "': PEFT compares plain ends and would " +
+                                        before + node.path + after);
   }
 
   /// PEFT's plain `endswith` where a file has weights for it, whole components otherwise.

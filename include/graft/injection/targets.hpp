@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -72,8 +73,17 @@ class TargetMatcher {
     if (!layer) return -1;
     const auto& wanted = *fields_.layers_to_transform;
     if (std::find(wanted.begin(), wanted.end(), layer->index) == wanted.end()) return -1;
+    found_.insert(layer->index);
     peft_agrees_ = peft_agrees_ && layer->peft_agrees;
     return entry;
+  }
+  /// The entries of `layers_to_transform` in whose layers nothing was taken.
+  [[nodiscard]] std::vector<std::string> idle_layers() const {
+    std::vector<std::string> idle;
+    if (fields_.layers_to_transform)
+      for (const int layer : *fields_.layers_to_transform)
+        if (!found_.count(layer)) idle.push_back(std::to_string(layer));
+    return idle;
   }
   /// False once a module was taken whose layer number PEFT would not find.
   [[nodiscard]] bool peft_agrees() const { return peft_agrees_; }
@@ -81,6 +91,7 @@ class TargetMatcher {
  private:
   TargetFields fields_;
   std::vector<LayersPattern> layers_pattern_;
+  std::set<int> found_;
   bool peft_agrees_ = true;
 };
 
