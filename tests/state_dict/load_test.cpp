@@ -270,6 +270,12 @@ TEST_CASE("the base model loads under its own names, also while an adapter's bia
   });
   CHECK(graft::set_base_model_state_dict(net, in_memory).unexpected_keys.empty());
   const std::string before = everything(net);
+  StateDict wrong = base;
+  TensorView view = wrong.at("p.bias");
+  view.shape = {1, 3};
+  wrong.insert("p.bias", view);
+  CHECK_THROWS_WITH_AS(graft::set_base_model_state_dict(net, wrong),
+                       doctest::Contains("do not fit the base model: 'p.bias' is (1, 3), expected (3,)"), graft::StateDictError);
   base.erase("p.bias");
   CHECK_THROWS_AS(graft::set_base_model_state_dict(net, base), graft::StateDictError);
   CHECK(everything(net) == before);

@@ -38,7 +38,9 @@ struct LoadTarget {
 /// Loads all or nothing: every check is made before the first byte moves.
 class Loader {
  public:
-  Loader(const LoadOptions& options, std::string what) : options_(options), what_(std::move(what)) {}
+  /// `source` is what should belong to the tensors: "config", "model".
+  Loader(const LoadOptions& options, std::string what, std::string source)
+      : options_(options), what_(std::move(what)), source_(std::move(source)) {}
 
   void add(LoadTarget target, const std::vector<std::string>& other_keys = {}) {
     places_.try_emplace(target.key, targets_.size());
@@ -102,18 +104,18 @@ class Loader {
   }
 
   void refuse() const {
+    const std::string check = "check that " + source_ + " and weights belong together";
     if (!mismatches_.empty() && !options_.ignore_mismatched_sizes)
       fail<StateDictError>("shapes do not fit " + what_ + ": " + mismatches_,
-                           "the config that injected the adapter is not the one that the weights were made with",
-                           "use the config beside the weights, or set ignore_mismatched_sizes");
+                           "the weights were made with another " + source_, check + ", or set ignore_mismatched_sizes");
     if (!options_.strict) return;
     if (!report_.unexpected_keys.empty())
       fail<StateDictError>("unexpected keys for " + what_ + ": " + some(report_.unexpected_keys), "nothing in the model takes them",
-                           "check that config and weights belong together, or set strict = false to leave them out");
+                           check + ", or set strict = false to leave them out");
     if (!report_.missing_keys.empty())
       fail<StateDictError>("missing keys for " + what_ + ": " + some(report_.missing_keys),
-                           "these parameters would keep their initial values",
-                           "check that config and weights belong together, or set strict = false to keep them");
+                           "these parameters would keep the values that they have",
+                           check + ", or set strict = false to keep them");
   }
 
   [[nodiscard]] static std::string some(const std::vector<std::string>& keys) {
@@ -124,7 +126,7 @@ class Loader {
   }
 
   LoadOptions options_;
-  std::string what_;
+  std::string what_, source_;
   std::vector<LoadTarget> targets_;
   std::unordered_map<std::string, std::size_t> places_, beside_;
   std::string mismatches_;
@@ -188,7 +190,7 @@ inline std::vector<std::string> offer_whole_embeddings(const ModelSites& model, 
 inline LoadReport load_adapter_state(const ModelSites& model, const StateDict& state_dict, std::string_view adapter_name,
                                      const LoadOptions& options) {
   const auto record = need_record(model, adapter_name);
-  Loader loader(options, "adapter '" + record->name() + "'");
+  Loader loader(options, "adapter '" + record->name() + "'", "config");
   for (AdapterSlot& slot : adapter_slots(model, *record)) {
     loader.add({std::move(slot.key), slot.dtype, slot.shape, std::move(slot.write)}, slot.other_keys);
     if (!slot.key_beside.empty()) loader.add_beside(slot.key_beside);
@@ -217,7 +219,7 @@ LoadReport set_peft_model_state_dict(M& model, const StateDict& state_dict, std:
 template <class M>
 LoadReport set_base_model_state_dict(M& model, const StateDict& state_dict, const LoadOptions& options = {}) {
   const ModelSites sites = sites_of(model);
-  detail::Loader loader(options, "the base model");
+  detail::Loader loader(options, "the base model", "model");
   const auto add = [&](const std::string& path, detail::BaseTensor& tensor) {
     loader.add({join_path(path, tensor.key), tensor.dtype, tensor.shape, std::move(tensor.write)},
                {join_path(join_path(path, "base_layer"), tensor.key), join_path(join_path(path, "original_module"), tensor.key)});
