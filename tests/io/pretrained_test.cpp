@@ -130,6 +130,7 @@ TEST_CASE("a load that fails changes nothing: missing keys, surplus keys, other 
   });
   CHECK(has(refused<graft::StateDictError>(missing.path()), "p.lora_B.weight"));
   CHECK(has(refused<graft::StateDictError>(surplus.path()), "q.lora_B.weight"));
+  CHECK(has(refused<graft::StateDictError>(surplus.path()), surplus.path().string()));
   CHECK(has(refused<graft::StateDictError>(mismatched.path(), {.strict = false}), "p.lora_B.weight"));
   CHECK(has(refused<graft::StateDictError>(mismatched.path(), {.mapped = true}), "3, 2"));
   Net lenient = base();
@@ -156,6 +157,10 @@ TEST_CASE("a load that fails changes nothing: files that are not there, cut shor
   config.replace(config.find("\"p\""), 3, "\"q_p\"");
   write_text(foreign / "adapter_config.json", config);
   CHECK(has(refused<graft::TargetError>(foreign.path()), "no module matches"));
+  CHECK(has(refused<graft::TargetError>(foreign.path()), foreign.path().string()));
+  config.replace(config.find("\"r\": 2"), 6, "\"r\": 0");
+  write_text(foreign / "adapter_config.json", config);
+  CHECK(has(refused<graft::ConfigError>(foreign.path()), "'" + foreign.path().string() + "': 'r' is 0"));
 }
 
 TEST_CASE("names that are taken are errors; a replacement takes the place whole, or nothing happens") {
@@ -183,6 +188,33 @@ TEST_CASE("names that are taken are errors; a replacement takes the place whole,
     CHECK_THROWS_AS(graft::load_adapter(net, dir.path(), name), graft::AdapterError);
     CHECK(everything(net) == before);
   }
+}
+
+TEST_CASE("keys that carry the adapter's name are its own while it replaces another too") {
+  const TemporaryDirectory dir, broken;
+  Net net = base();
+  trained::inject(LoraConfig{.r = 2, .target_modules = {"p"}}, net, "mine");
+  const std::filesystem::path folder = graft::save_pretrained(net, dir.path(), "mine");
+  const Matrix<float> y = net(x);
+  rewrite(folder, [](graft::StateDict& all) {
+    const graft::TensorView a = all.at("base_model.model.p.lora_A.weight");
+    all.erase("base_model.model.p.lora_A.weight");
+    all.insert("base_model.model.p.lora_A.mine.weight", a);
+  });
+  Net copy = net;  // whose sites have a record each
+  trained::fill(copy, "mine", 50);
+  (void)graft::load_adapter(copy, folder, "mine", {.replace = true});
+  CHECK(graft::adapter_names(copy) == Strings{"mine"});
+  CHECK(same_bits(copy(x), y));
+  rewrite(folder, [](graft::StateDict& all) { all.erase("base_model.model.p.lora_B.weight"); });
+  try {
+    (void)graft::load_adapter(copy, folder, "mine", {.replace = true});
+    FAIL("was accepted");
+  } catch (const graft::StateDictError& error) {
+    CHECK(has(error.problem, "missing keys for adapter 'mine': p.lora_B.weight"));
+  }
+  CHECK(graft::adapter_names(copy) == Strings{"mine"});
+  CHECK(same_bits(copy(x), y));
 }
 
 TEST_CASE("what a lenient load leaves out has the values of an injection, lazily or not") {
@@ -261,7 +293,8 @@ TEST_CASE("names that PEFT could not load are refused, those that it warns about
   };
   CHECK(warnings_of(LoraConfig{.target_modules = {"p"}}, "lora") == 1);
   CHECK(warnings_of(LoraConfig{.target_modules = {"p"}}, "a") == 1);
-  CHECK(warnings_of(graft::AdaLoraConfig{.target_modules = {"p"}}, "or") == 1);
+  CHECK(warnings_of(graft::AdaLoraConfig{.target_modules = {"p"}, .total_step = 9}, "or") == 1);
+  CHECK(warnings_of(graft::AdaLoraConfig{.target_modules = {"p"}}, "untrained") == 1);  // PEFT needs total_step to load
   CHECK(warnings_of(graft::Ia3Config{.target_modules = {"p"}}, "ia3") == 1);
   CHECK(warnings_of(graft::Ia3Config{.target_modules = {"p"}}, "loras") == 0);
   CHECK(warnings_of(LoraConfig{.target_modules = {"p"}}, "ia3_") == 0);

@@ -98,7 +98,7 @@ inline void make_tables(const ModelSites& model, const NewSiteAdapters& adapters
 }
 
 inline InjectReport inject(const ModelSites& model, const PeftConfig& config, const std::string& name, const InjectOptions& options) {
-  if (!options.instead_of) check_adapter_name(name);  // else it is a working name, which no adapter may keep
+  check_adapter_name(name);
   const std::shared_ptr<AdapterRecord> old = find_record(model, name);
   if (old && !options.replace)
     fail<AdapterError>("the model has an adapter '" + name + "' already", "a second injection would throw its weights away",

@@ -16,6 +16,7 @@
 
 #include "../adapters/validate.hpp"
 #include "config_fields.hpp"
+#include "error_source.hpp"
 #include "mapped_file.hpp"
 
 namespace graft {
@@ -94,9 +95,9 @@ template <class Config>
     constexpr bool is_required = std::is_same_v<std::remove_cvref_t<decltype(field)>, Required>;
     if (place == object.end() && !is_required) return;
     const Json& value = place == object.end() ? missing : *place;
-    if (const Expected expected = read_value(value, field))
-      fail<ConfigError>("the field '" + std::string(name) + "' of '" + source + "' is " +
-                            (place == object.end() ? "missing" : python_json(value, one_line).substr(0, 100)),
+    const std::string where = "the field '" + std::string(name) + "' of '" + source + "'";
+    if (const Expected expected = naming_source(where, [&] { return read_value(value, field); }))
+      fail<ConfigError>(where + " is " + (place == object.end() ? "missing" : python_json(value, one_line).substr(0, 100)),
                         "it must be " + *expected, "correct the file");
     if (std::is_same_v<std::remove_cvref_t<decltype(field)>, Truthy> && value.is_string())
       warn_of_initialisation(value, source, warnings);
@@ -111,7 +112,7 @@ template <class Config>
     warnings.push_back(
         "'" + source +
         "' has fields that graft does not know, which have no effect and are kept: " + join(unknown, ", "));
-  refuse_extra_fields(config.extra);
+  naming_source("'" + source + "'", [&] { refuse_extra_fields(config.extra); });
   return config;
 }
 

@@ -79,6 +79,22 @@ class PendingInjection {
   std::vector<bool> had_table_;
 };
 
+/// Gives an adapter that is to be replaced a name that none can have, as long as both are there.
+class HiddenName {
+ public:
+  explicit HiddenName(std::shared_ptr<AdapterRecord> record) : record_(std::move(record)) {
+    if (record_) record_->rename(record_->name() + '\n');
+  }
+  HiddenName(const HiddenName&) = delete;
+  HiddenName& operator=(const HiddenName&) = delete;
+  ~HiddenName() {
+    if (record_) record_->rename(record_->name().substr(0, record_->name().size() - 1));
+  }
+
+ private:
+  std::shared_ptr<AdapterRecord> record_;
+};
+
 /// Parameters that a lenient load left without memory get the values that an injection would have given them.
 inline void initialise_missing(const ModelSites& model, unsigned id) {
   for (const auto& site : model.sites) {
@@ -103,35 +119,29 @@ inline void check_dtype(const ModelSites& model, const StateDict& weights, Adapt
                         "leave the dtype at AdapterDtype::compute: the values are widened, and the report lists them");
 }
 
-inline LoadReport load_adapter(const ModelSites& model, const std::filesystem::path& dir, const std::string& name,
-                               const LoadAdapterOptions& options) {
-  std::vector<std::string> warnings;
-  PeftConfig config = load_peft_config(dir, &warnings);
-  std::visit([&](auto& c) { c.inference_mode = !options.is_trainable; }, config);
-  const StateDict weights = read_weights(dir, options.mapped);
+/// Injects and loads what was read: all of it, or nothing.
+inline LoadReport load_adapter(const ModelSites& model, const PeftConfig& config, const StateDict& weights,
+                               const std::string& name, const LoadAdapterOptions& options, std::vector<std::string> warnings) {
   check_dtype(model, weights, options.dtype);
-
   check_adapter_name(name);
+  share_records(model);
   const auto old = find_record(model, name);
   if (old && !options.replace)
     fail<AdapterError>("the model has an adapter '" + name + "' already", "loading another into it would overwrite its weights",
                        "choose another name, delete_adapter() it first, or set LoadAdapterOptions::replace");
   const std::vector<unsigned> selected = selected_of(model);
   const unsigned id = next_id(model);
-  // a name that no adapter can have, until the old one may go
-  const std::string working_name = old ? name + "\n" : name;
+  const HiddenName hidden(old);
   PendingInjection pending(model, id, selected);
   // without memory at first: what a config claims of ranks is believed only once the weights have them
-  InjectReport injected = inject(model, config, working_name,
+  InjectReport injected = inject(model, config, name,
                                  {.low_cpu_mem_usage = true, .activate = false, .file = &weights, .instead_of = old.get()});
-  const auto record = need_record(model, working_name);
-  LoadReport report = load_adapter_state(model, weights, working_name,
+  LoadReport report = load_adapter_state(model, weights, name,
                                          {.low_cpu_mem_usage = options.low_cpu_mem_usage, .strict = options.strict,
                                           .ignore_mismatched_sizes = options.ignore_mismatched_sizes});
   initialise_missing(model, id);
   pending.keep();
   if (old) remove_everywhere(model, *old);
-  record->rename(name);
   if (options.activate) select_everywhere(model, {id});
 
   for (const std::string& target : injected.unmatched_targets)
@@ -139,6 +149,16 @@ inline LoadReport load_adapter(const ModelSites& model, const std::filesystem::p
   warnings.insert(warnings.end(), injected.warnings.begin(), injected.warnings.end());
   report.warnings.insert(report.warnings.begin(), warnings.begin(), warnings.end());
   return report;
+}
+
+inline LoadReport load_adapter(const ModelSites& model, const std::filesystem::path& dir, const std::string& name,
+                               const LoadAdapterOptions& options) {
+  std::vector<std::string> warnings;
+  PeftConfig config = load_peft_config(dir, &warnings);
+  std::visit([&](auto& c) { c.inference_mode = !options.is_trainable; }, config);
+  const StateDict weights = read_weights(dir, options.mapped);
+  return naming_source("'" + dir.string() + "'",
+                       [&] { return load_adapter(model, config, weights, name, options, std::move(warnings)); });
 }
 
 /// A saved adapter is for Python too, where its name is a folder's and a component of parameters' names.
@@ -154,6 +174,9 @@ inline void check_saved_name(const AdapterRecord& record, std::vector<std::strin
   if (warnings && prefix.find(name) != prefix.npos)
     warnings->push_back("the adapter's name '" + name + "' is part of '" + std::string(prefix) +
                         "', PEFT's prefix of its parameters: loaded under that name, PEFT warns and may initialise it anew");
+  const auto* adalora = std::get_if<AdaLoraConfig>(&record.config);
+  if (warnings && adalora && adalora->total_step == 0)
+    warnings->push_back("total_step is not set: graft needs it to train only, PEFT to load an AdaLoRA adapter at all");
 }
 
 inline std::filesystem::path save_pretrained(const ModelSites& model, const std::filesystem::path& dir, std::string_view name,
