@@ -22,6 +22,7 @@
 #include "modules/ops.hpp"
 #include "modules/pool.hpp"
 #include "modules/reflection.hpp"
+#include "state_dict/add_weighted_adapter.hpp"
 #include "state_dict/collect.hpp"
 #include "state_dict/load.hpp"
 #include "state_dict/repr.hpp"

@@ -10,6 +10,7 @@
 #include "../tensor/batch.hpp"
 #include "../tensor/init.hpp"
 #include "config.hpp"
+#include "factorisers.hpp"
 
 namespace graft {
 
@@ -60,6 +61,12 @@ struct MergeRefusal {
   std::string why, fix;
 };
 
+/// The product that a scheme of `init_lora_weights` made of a base weight: a (r, in), b (out, r). PEFT takes it out of
+/// the base; here the base keeps its values, and the adapter subtracts it.
+struct InitialFactors {
+  ParameterData a, b;
+};
+
 /// An adapter at one site, without its scalar: its parameters and what they mean.
 class AnyAdapterState {
  public:
@@ -70,6 +77,10 @@ class AnyAdapterState {
   [[nodiscard]] virtual std::vector<AdapterParameter> parameters() = 0;
   /// Fills the parameters as the config says (1.4): by (seed, path and name, index), whenever it is called.
   virtual void initialise(std::uint64_t seed, std::string_view path) = 0;
+  /// Lets `initialise` start from these factors, and every update subtract them.
+  virtual void take_initial_factors(const LowRank<double>&) {}
+  /// Those factors; null without such a scheme.
+  [[nodiscard]] virtual const InitialFactors* initial_factors() const { return nullptr; }
   /// Whether some parameter has no memory yet.
   [[nodiscard]] virtual bool is_meta() const = 0;
   [[nodiscard]] virtual Index rank() const { return 0; }

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,6 +15,7 @@
 #include "../modules/conv_geometry.hpp"
 #include "../modules/embedding.hpp"
 #include "adapter.hpp"
+#include "init_scheme.hpp"
 
 namespace graft {
 
@@ -30,6 +33,9 @@ struct Lora {
 /// LoRA at one site. Linear: A (r, in), B (out, r). Embedding: A (r, num), B (dim, r).
 /// Convolution: A (r, in, k…), ungrouped, with the base's stride, padding, dilation and padding mode (PEFT leaves the
 /// last two out: files of layers with neither are unaffected); B (out, r/groups, 1…).
+///
+/// Where a scheme starts from the base weight (PiSSA, OLoRA), the update is scaling · (B·A − B₀·A₀)·x: the base keeps
+/// its values, and the result is that of PEFT, which takes scaling · B₀·A₀ out of the base.
 template <class T>
 class Lora::State final : public AdapterState<T> {
  public:
@@ -38,7 +44,7 @@ class Lora::State final : public AdapterState<T> {
         r_(plan.r),
         scaling_(plan.lora_alpha / (config.use_rslora ? std::sqrt(double(plan.r)) : double(plan.r))),
         dropout_(config.lora_dropout),
-        init_(config.init_lora_weights) {
+        init_(init_scheme(config.init_lora_weights)) {
     Shape a{r_, facts.in}, b{facts.out, r_};
     if (facts.kind == LayerKind::conv) {
       b[1] = r_ / facts.conv.groups;
@@ -71,7 +77,7 @@ class Lora::State final : public AdapterState<T> {
   void initialise(std::uint64_t seed, std::string_view path) override {
     const std::string name(path);
     const bool is_embedding = facts_.kind == LayerKind::embedding;
-    const bool is_identity = !init_.is_bool() || init_.value();
+    const bool is_identity = init_ != InitScheme::random;
     const double bound_a = 1 / std::sqrt(double(a_.shape().cols()));
     const double bound_b = 1 / std::sqrt(double(b_.shape().cols()));
     if (is_embedding) {
@@ -80,14 +86,22 @@ class Lora::State final : public AdapterState<T> {
       fill_normal(b_, {seed, name + ".lora_embedding_B"}, 1);
       return;
     }
-    if (init_.is_bool()) fill_uniform(a_, {seed, name + ".lora_A.weight"}, bound_a);
-    else fill_normal(a_, {seed, name + ".lora_A.weight"}, 1 / double(r_));
+    if (facts_.kind == LayerKind::linear && initial_) return start_from(*initial_);
+    if (facts_.kind == LayerKind::linear && init_ == InitScheme::orthogonal)
+      return start_from(to_parameters(detail::need_factorisers("init_lora_weights \"orthogonal\"").orthogonal(facts_.out, facts_.in, r_, seed, name)));
+    if (init_ == InitScheme::gaussian) fill_normal(a_, {seed, name + ".lora_A.weight"}, 1 / double(r_));
+    else fill_uniform(a_, {seed, name + ".lora_A.weight"}, bound_a);
     if (is_identity) fill_constant(b_, 0);
     else fill_uniform(b_, {seed, name + ".lora_B.weight"}, bound_b);
     if (!has_beta_) return;
     if (is_identity) fill_constant(beta_, 0);
     else fill_uniform(beta_, {seed, name + ".lora_B.bias"}, bound_b);
   }
+
+  void take_initial_factors(const LowRank<double>& factors) override {
+    initial_ = std::make_shared<const InitialFactors>(to_parameters(factors));
+  }
+  [[nodiscard]] const InitialFactors* initial_factors() const override { return initial_.get(); }
 
   void update(const SiteInput<T>& x, Out<T> y, double weight, const BaseWeight<T>&, Workspace* workspace) const override {
     const T scale = T(weight * scaling_);
@@ -138,6 +152,29 @@ class Lora::State final : public AdapterState<T> {
     const Scratch<T> scratch(workspace, kernels::low_rank_scratch(x.rows(), facts_.in, facts_.out, r_));
     kernels::low_rank_update<T>(x.rows(), facts_.in, facts_.out, r_, x.data(), x.outerStride(), data(a_), data(b_),
                                 nullptr, scale, data(beta_), y.data(), y.outerStride(), scratch.data());
+    if (initial_)
+      kernels::low_rank_update<T>(x.rows(), facts_.in, facts_.out, r_, x.data(), x.outerStride(), data(initial_->a),
+                                  data(initial_->b), nullptr, -scale, nullptr, y.data(), y.outerStride(), scratch.data());
+  }
+
+  [[nodiscard]] InitialFactors to_parameters(const LowRank<double>& factors) const {
+    InitialFactors own{ParameterData(dtype_of<T>, a_.shape()), ParameterData(dtype_of<T>, b_.shape())};
+    const auto fill = [](ParameterData& parameter, const Matrix<double>& values) {
+      parameter.allocate();
+      std::transform(values.data(), values.data() + values.size(), reinterpret_cast<T*>(parameter.data()), [](double v) { return T(v); });
+    };
+    fill(own.a, factors.a);
+    fill(own.b, factors.b);
+    return own;
+  }
+  /// The values alone: what was said about gradients stays.
+  void start_from(const InitialFactors& factors) {
+    assign(a_, factors.a);
+    assign(b_, factors.b);
+  }
+  static void assign(ParameterData& parameter, const ParameterData& values) {
+    parameter.allocate();
+    std::memcpy(parameter.data(), values.data(), parameter.bytes());
   }
 
   void update_embedding(const Ids& ids, Out<T> y, T scale, Workspace* workspace) const {
@@ -180,7 +217,8 @@ class Lora::State final : public AdapterState<T> {
   Index r_;
   double scaling_;
   double dropout_;
-  InitLoraWeights init_;
+  InitScheme init_;
+  std::shared_ptr<const InitialFactors> initial_{};  // never changes: copies share it
   ParameterData a_, b_, beta_;
   bool has_beta_ = false;
 };

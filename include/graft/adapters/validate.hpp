@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "config.hpp"
+#include "factorisers.hpp"
+#include "init_scheme.hpp"
 
 namespace graft {
 
@@ -23,7 +25,6 @@ inline constexpr std::array refused_fields{
     RefusedField{"alora_invocation_tokens", "activated LoRA needs the token ids in every layer"},
     RefusedField{"arrow_config", "Arrow routes tokens between adapters"},
     RefusedField{"corda_config", "CorDA changes the base weights from activations of a data set"},
-    RefusedField{"eva_config", "EVA initialises from activations of a data set"},
     RefusedField{"kasa_config", "KaSA adds a diagonal to the update"},
     RefusedField{"layer_replication", "it builds a deeper model by repeating layers"},
     RefusedField{"loftq_config", "LoftQ replaces the base weights by quantised ones"},
@@ -100,40 +101,25 @@ inline void check_exclusion(const TargetModules& excluded) {
                  "use a list or a regular expression");
 }
 
-/// Whether a text is "pissa_niter_" and a number.
-[[nodiscard]] inline bool is_iterated_pissa(std::string_view scheme) {
-  constexpr std::string_view prefix = "pissa_niter_";
-  return scheme.size() > prefix.size() && scheme.starts_with(prefix) &&
-         std::all_of(scheme.begin() + prefix.size(), scheme.end(),
-                     [](char c) { return c >= '0' && c <= '9'; });
-}
-
 inline void check_initialisation(const LoraConfig& config) {
   const InitLoraWeights& init = config.init_lora_weights;
   if (config.lora_bias && !init.is_bool())
     refuse_field("lora_bias", "cannot go with init_lora_weights \"" + init.scheme() + "\"",
                  "the schemes know no bias; PEFT refuses it too", "use init_lora_weights true or false");
-  if (init.is_bool()) return;
-  std::string lower = init.scheme();
-  std::transform(lower.begin(), lower.end(), lower.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 32) : c; });
-  if (lower == "gaussian") return;
-  const std::string& scheme = init.scheme();
-  const std::string problem = "is \"" + scheme + "\"";
-  if (scheme == "pissa" || is_iterated_pissa(scheme) || scheme == "orthogonal" || lower == "olora")
-    refuse_field(
-        "init_lora_weights", problem,
-        "it factorises matrices, which is graft/factorise.hpp's work; this version does not have it yet",
-        "use true or \"gaussian\"; of a trained adapter save the converted weights from PEFT "
-        "(path_initial_model_for_weight_conversion)");
-  constexpr std::array foreign{"eva", "corda", "loftq", "lora_ga", "mica"};
-  if (std::find(foreign.begin(), foreign.end(), scheme) != foreign.end() || lower == "mica")
+  const InitScheme scheme = init_scheme(init);
+  if (takes_from_base(scheme) || scheme == InitScheme::orthogonal)
+    (void)need_factorisers("init_lora_weights \"" + init.scheme() + "\"");
+  if (scheme != InitScheme::unknown) return;
+  const std::string problem = "is \"" + init.scheme() + "\"";
+  constexpr std::array foreign{"corda", "loftq", "lora_ga", "mica"};
+  if (std::find(foreign.begin(), foreign.end(), lower_case(init.scheme())) != foreign.end())
     refuse_field("init_lora_weights", problem,
                  "graft does not have this initialisation: it needs data, gradients or "
                  "a quantised base",
                  "use true or \"gaussian\", or initialise in PEFT and load the adapter converted");
   refuse_field("init_lora_weights", problem, "no initialisation has that name",
-               "use true, false or \"gaussian\"; names are lower case");
+               "use true, false, \"gaussian\", \"orthogonal\", \"pissa\", \"pissa_niter_4\", \"olora\" or \"eva\"; "
+               "names are lower case");
 }
 
 }  // namespace detail

@@ -44,6 +44,16 @@ inline void check_adapter_name(const std::string& name) {
   return std::visit([](const auto& c) { return c.inference_mode; }, config);
 }
 
+/// Schemes that start from the base weight need it even where the parameters come from a file: what they subtract is
+/// in no file.
+inline void start_from_base(const AnySite& site, const PeftConfig& config, const AdapterPlan& plan, AnyAdapterState& state) {
+  const auto* lora = std::get_if<LoraConfig>(&config);
+  if (!lora || !takes_from_base(init_scheme(lora->init_lora_weights)) || site.facts().kind != LayerKind::linear) return;
+  const std::string stream = plan.path + ".lora_A.weight";
+  const Factorisers& by = need_factorisers("init_lora_weights \"" + lora->init_lora_weights.scheme() + "\"");
+  state.take_initial_factors(by.start(lora->init_lora_weights, base_weight_values(site), plan.r, state.scaling(), {plan.seed, stream}));
+}
+
 /// What a planned adapter has at each site that it takes, built off to the side: (the place of the site, what is there).
 using NewSiteAdapters = std::vector<std::pair<std::size_t, std::shared_ptr<SiteAdapter>>>;
 
@@ -60,6 +70,7 @@ using NewSiteAdapters = std::vector<std::pair<std::size_t, std::shared_ptr<SiteA
   for (const auto& [site, adapter] : plan.adapted) {
     SiteAdapter& here = at(site);
     here.state = model.sites[site]->make_state(plan.config, adapter);
+    start_from_base(*model.sites[site], plan.config, adapter, *here.state);
     if (!adapter.low_cpu_mem_usage) here.state->initialise(adapter.seed, adapter.path);
   }
   for (const std::size_t site : plan.copied) at(site).copy = model.sites[site]->make_copy();

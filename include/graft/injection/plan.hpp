@@ -8,6 +8,7 @@
 
 #include "../adapters/validate.hpp"
 #include "../core/keys.hpp"
+#include "base_values.hpp"
 #include "plan_targets.hpp"
 #include "records.hpp"
 #include "report.hpp"
@@ -74,6 +75,7 @@ class Planner {
       adapter.r = ranks.value(adapter.path).value_or(config.r);
       adapter.lora_alpha = alphas.value(adapter.path).value_or(config.lora_alpha);
       check(config, model_.sites[site]->facts(), adapter);
+      check_initialisation(config, *model_.sites[site], adapter);
       plan_.adapted.push_back({site, std::move(adapter)});
     }
     ranks.report_idle(options_.strict_targets, plan_.report);
@@ -92,6 +94,41 @@ class Planner {
     if (config.lora_bias && !facts.has_bias)
       plan_.report.warnings.push_back("lora_bias at '" + adapter.path +
                                       "', whose base layer has no bias: it cannot be merged without creating one");
+  }
+
+  void check_initialisation(const LoraConfig& config, const AnySite& site, const AdapterPlan& adapter) const {
+    const InitScheme scheme = init_scheme(config.init_lora_weights);
+    const LayerFacts facts = site.facts();
+    const bool is_plain = scheme == InitScheme::identity || scheme == InitScheme::random || scheme == InitScheme::gaussian;
+    if (is_plain || facts.kind == LayerKind::embedding) return;  // an embedding starts as with `true`, whatever the scheme
+    const std::string problem = "init_lora_weights \"" + config.init_lora_weights.scheme() + "\" at '" + adapter.path + "', ";
+    if (facts.kind == LayerKind::conv)
+      fail<ConfigError>(problem + "a convolution", "the schemes are made for linear layers",
+                        "exclude the convolution, or use true or \"gaussian\"");
+    if (scheme == InitScheme::orthogonal && adapter.r % 2 != 0)
+      fail<ConfigError>(problem + "r = " + std::to_string(adapter.r), "one half of the ranks goes to A, the other to B",
+                        "choose an even rank");
+    if (takes_from_base(scheme)) check_start(config, site, adapter, problem);
+  }
+
+  void check_start(const LoraConfig& config, const AnySite& site, const AdapterPlan& adapter, const std::string& problem) const {
+    const LayerFacts facts = site.facts();
+    const InitScheme scheme = init_scheme(config.init_lora_weights);
+    if (adapter.r > std::min(facts.in, facts.out))
+      fail<ConfigError>(problem + "r = " + std::to_string(adapter.r) + ", a weight of " + facts.shape_text(),
+                        "a matrix has no more singular values than its smaller dimension",
+                        "lower r, for this module alone with rank_pattern");
+    if (scheme != InitScheme::olora && !(adapter.lora_alpha > 0))
+      fail<ConfigError>(problem + "lora_alpha = " + std::to_string(adapter.lora_alpha),
+                        "singular values are divided by the scaling before their root is taken", "use a positive lora_alpha");
+    if (scheme == InitScheme::iterated_pissa && options_.file)
+      fail<ConfigError>(problem + "which a file asks for",
+                        "its start came of random numbers that the file does not hold, so what PEFT took out of the base "
+                        "cannot be computed again; PEFT itself would load something else than was trained",
+                        "convert it where it was trained: subtract_mutated_init in graft, "
+                        "path_initial_model_for_weight_conversion in PEFT. To accept the nearest start, write \"pissa\" "
+                        "into adapter_config.json");
+    (void)base_weight_view(site);
   }
 
   void plan_sites(const AdaLoraConfig& config, const std::vector<std::size_t>& sites) {
