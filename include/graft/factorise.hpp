@@ -7,6 +7,8 @@
 
 #include "adapters/initial_factors.hpp"
 #include "graft.hpp"
+#include "state_dict/convert_to_lora.hpp"
+#include "state_dict/eva.hpp"
 
 namespace graft::detail {
 // Including this header lets every config and every combination of the program factorise.

@@ -26,5 +26,6 @@
 #include "state_dict/collect.hpp"
 #include "state_dict/load.hpp"
 #include "state_dict/repr.hpp"
+#include "state_dict/subtract_mutated_init.hpp"
 #include "tensor/batch.hpp"
 #include "tensor/rows.hpp"

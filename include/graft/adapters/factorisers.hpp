@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <string>
+#include <type_traits>
+#include <vector>
 
 #include "../core/error.hpp"
 #include "../tensor/init.hpp"
@@ -31,6 +33,13 @@ struct RankOrShare {
 
 namespace detail {
 
+/// The principal directions (k, in) of rows (n, in) about their mean, each with the sign that makes its largest entry
+/// positive; their singular values, and the share of the variance that each explains.
+struct Principal {
+  Matrix<double> directions;
+  std::vector<double> singular_values, shares;
+};
+
 /// The functions that take the compiler long, apart from the programs that do without.
 struct Factorisers {
   /// The best approximation of m (out, in): b = U·S, the rows of a orthonormal. Ranks that m does not have are zeros.
@@ -41,8 +50,7 @@ struct Factorisers {
   LowRank<double> (*start)(const InitLoraWeights&, const Matrix<double>& weight, Index r, double scaling, const Seed&);
   /// The scheme "orthogonal", which needs no weight.
   LowRank<double> (*orthogonal)(Index out, Index in, Index r, std::uint64_t seed, const std::string& path);
-  /// The principal directions (k, in) of rows (n, in), and the share of their variance that each explains.
-  void (*principal)(const Matrix<double>& rows, Index k, Matrix<double>& directions, std::vector<double>& shares);
+  Principal (*principal)(const Matrix<double>& rows, Index k);
 };
 /// Null until graft/factorise.hpp is part of the program.
 inline constinit const Factorisers* factorisers = nullptr;

@@ -53,21 +53,21 @@ namespace graft::detail {
   return {b * for_b / 10, (a * for_a).transpose() / 10};
 }
 
-/// The principal directions (k, in) of rows (n, in) about their mean, each with the sign that makes its largest entry
-/// positive, and the share of the variance that each explains.
-inline void principal_directions(const Matrix<double>& rows, Index k, Matrix<double>& directions, std::vector<double>& shares) {
+[[nodiscard]] inline Principal principal_directions(const Matrix<double>& rows, Index k) {
   const Matrix<double> centred = rows.rowwise() - rows.colwise().mean();
   const Svd svd = thin_svd(centred);
   const double total = centred.squaredNorm();
-  directions = Matrix<double>::Zero(k, rows.cols());
-  shares.assign(std::size_t(k), 0);
+  Principal principal{Matrix<double>::Zero(k, rows.cols()), std::vector<double>(std::size_t(k)), std::vector<double>(std::size_t(k))};
   for (Index i = 0; i < k && i < svd.s.size(); ++i) {
-    directions.row(i) = svd.v.col(i).transpose();
+    auto direction = principal.directions.row(i);
+    direction = svd.v.col(i).transpose();
     Index largest = 0;
-    directions.row(i).cwiseAbs().maxCoeff(&largest);
-    if (directions(i, largest) < 0) directions.row(i) *= -1;
-    shares[std::size_t(i)] = total > 0 ? svd.s[i] * svd.s[i] / total : 0;
+    direction.cwiseAbs().maxCoeff(&largest);
+    if (direction[largest] < 0) direction *= -1;
+    principal.singular_values[std::size_t(i)] = svd.s[i];
+    principal.shares[std::size_t(i)] = total > 0 ? svd.s[i] * svd.s[i] / total : 0;
   }
+  return principal;
 }
 
 inline constexpr Factorisers eigen_factorisers{&truncate, &truncate_product, &start_factors, &orthogonal_factors,

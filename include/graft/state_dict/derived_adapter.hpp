@@ -137,6 +137,22 @@ void choose_targets(const ModelSites& model, const Records& records, const std::
   }
 }
 
+/// A pattern map that gives every site its value, whatever the others are called: longer paths first, since a pattern
+/// matches the end of a path too. Values that the config's own field gives are left out where they can be.
+template <class V>
+[[nodiscard]] PatternMap<V> patterns_of(std::vector<std::pair<std::string, V>> values, V usual) {
+  const auto depth = [](const auto& value) { return segment_count(value.first); };
+  std::stable_sort(values.begin(), values.end(), [&](const auto& a, const auto& b) { return depth(a) > depth(b); });
+  PatternMap<V> patterns;
+  for (const auto& [path, value] : values) {
+    const bool is_caught = std::any_of(values.begin(), values.end(), [&](const auto& other) {
+      return other.second != value && other.first != path && ends_with_segment(path, other.first);
+    });
+    if (value != usual || is_caught) patterns.emplace_back(path, value);
+  }
+  return patterns;
+}
+
 /// Injects and loads it: frozen, and not active. What can fail does so before anything changes.
 inline InjectReport add_derived(const ModelSites& model, const DerivedAdapter& derived, const std::string& name) {
   InjectReport report = inject(model, derived.config, name,

@@ -57,6 +57,13 @@ template <class S = double>
   if (!entry || !entry->state) return std::nullopt;
   AnyAdapterState& state = *entry->state;
   if (state.is_meta()) adapter_is_meta(record, site.path());
+  const LayerFacts facts = site.facts();
+  if (facts.max_norm)
+    fail<AdapterError>("adapter '" + record.name + "' at '" + site.path() + "', an embedding with max_norm",
+                       "it cuts the columns of lora_A, so that updates do not add up", "leave the embedding out of the adapters");
+  if (state.type() == PeftType::adalora && facts.kind == LayerKind::conv && facts.conv.padding_mode != PaddingMode::zeros)
+    fail<AdapterError>("adapter '" + record.name + "' at '" + site.path() + "', a convolution that does not pad with zeros",
+                       "AdaLoRA pads with zeros, whatever the layer does, and LoRA as the layer does", "leave it out");
   SiteFactors<S> factors;
   factors.scale = state.scaling() * record.strength;
   Matrix<S> e;
