@@ -59,7 +59,7 @@ inline Values product(const auto& site, const std::string& adapter) {
 
 template <class Config>
 Config config_of(const auto& net, const std::string& adapter) {
-  return std::get<Config>(graft::detail::need_record(graft::sites_of(net), adapter)->config);
+  return std::get<Config>(graft::detail::need_record(graft::sites_of(net), adapter)->config());
 }
 
 template <class Layer>

@@ -126,6 +126,7 @@ class Lora::State final : public AdapterState<T> {
 
   void add_delta(Index begin, Out<T> rows, double weight, Workspace* workspace) const override {
     const T scale = T(weight * scaling_);
+    if (initial_) return add_difference(begin, rows, scale, workspace);
     const Index width = rows.cols(), count = rows.rows();
     const Scratch<T> scratch(workspace, kernels::low_rank_delta_scratch(width, r_));
     if (facts_.kind != LayerKind::embedding) {  // a convolution's kernels are the columns of a matrix
@@ -155,6 +156,22 @@ class Lora::State final : public AdapterState<T> {
     if (initial_)
       kernels::low_rank_update<T>(x.rows(), facts_.in, facts_.out, r_, x.data(), x.outerStride(), data(initial_->a),
                                   data(initial_->b), nullptr, -scale, nullptr, y.data(), y.outerStride(), scratch.data());
+  }
+
+  /// [B, −B₀]·[A; A₀], so that the difference too is formed from zero and added once.
+  void add_difference(Index begin, Out<T> rows, T scale, Workspace* workspace) const {
+    const Index width = rows.cols(), count = rows.rows(), r = 2 * r_;
+    const Scratch<T> scratch(workspace, kernels::low_rank_delta_scratch(width, r)), both(workspace, r * (width + count));
+    T* a = both.data();
+    T* b = a + r * width;
+    std::copy_n(data(a_), r_ * width, a);
+    std::copy_n(data(initial_->a), r_ * width, a + r_ * width);
+    for (Index i = 0; i < count; ++i)
+      for (Index k = 0; k < r_; ++k) {
+        b[i * r + k] = data(b_)[(begin + i) * r_ + k];
+        b[i * r + r_ + k] = -data(initial_->b)[(begin + i) * r_ + k];
+      }
+    kernels::add_low_rank_delta<T>(count, width, r, b, r, nullptr, scale, a, width, rows.data(), rows.outerStride(), scratch.data());
   }
 
   [[nodiscard]] InitialFactors to_parameters(const LowRank<double>& factors) const {

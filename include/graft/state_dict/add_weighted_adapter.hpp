@@ -31,7 +31,7 @@ template <class S = double>
   const bool is_ia3 = records.front()->type() == PeftType::ia3;
   for (const auto& record : records)
     if ((record->type() == PeftType::ia3) != is_ia3)
-      fail<AdapterError>("a combination of '" + records.front()->name + "' and '" + record->name + "', of different methods",
+      fail<AdapterError>("a combination of '" + records.front()->name() + "' and '" + record->name() + "', of different methods",
                          "(IA)³ scales activations, LoRA and AdaLoRA add to weights",
                          "combine adapters of one kind; both can be active side by side");
   if (!is_ia3) return LoraCombination<S>(model, std::move(records), weights, type.value_or(CombinationType::cat), options).make();

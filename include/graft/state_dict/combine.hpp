@@ -53,7 +53,7 @@ class LoraCombination {
           config.inference_mode = first.inference_mode;
           if constexpr (requires { first.lora_dropout; }) config.lora_dropout = first.lora_dropout;
         },
-        records_.front()->config);
+        records_.front()->config());
     derived.config = std::move(config);
     return derived;
   }
@@ -76,7 +76,7 @@ class LoraCombination {
   [[nodiscard]] Index new_rank() const {
     Index largest = 0, sum = 0;
     for (const auto& record : records_) {
-      const Index r = config_rank(record->config);
+      const Index r = config_rank(record->config());
       if (largest && r != largest && type_ != CombinationType::cat && !ends_in_svd(type_)) unequal_ranks("r in their configs");
       largest = std::max(largest, r);
       sum += r;
@@ -183,7 +183,7 @@ class LoraCombination {
     }
     return combine_tensors(type_, std::move(deltas), weights, options_, names);
   }
-  [[nodiscard]] std::string stream(const std::string& path, std::size_t adapter) const { return path + "." + records_[adapter]->name; }
+  [[nodiscard]] std::string stream(const std::string& path, std::size_t adapter) const { return path + "." + records_[adapter]->name(); }
 
   const ModelSites& model_;
   Records records_;

@@ -23,11 +23,11 @@ struct SiteVector {
 template <class S = double>
 [[nodiscard]] std::optional<SiteVector<S>> vector_at(const AnySite& site, const AdapterRecord& record) {
   const SiteEntry* entry = entry_at(site, record);
-  if (!entry || !entry->state) return std::nullopt;
-  if (entry->state->is_meta()) adapter_is_meta(record, site.path());
-  const ParameterData& l = *entry->state->parameters().front().data;
-  SiteVector<S> vector{values_of<S>(l), l.shape(), entry->state->is_feedforward()};
-  vector.l.array() = 1 + record.strength * (vector.l.array() - 1);
+  if (!entry || !entry->state()) return std::nullopt;
+  if (entry->state()->is_meta()) adapter_is_meta(record.name(), site.path());
+  const ParameterData& l = *entry->state()->parameters().front().data;
+  SiteVector<S> vector{values_of<S>(l), l.shape(), entry->state()->is_feedforward()};
+  vector.l.array() = 1 + record.strength() * (vector.l.array() - 1);
   return vector;
 }
 
@@ -35,7 +35,7 @@ template <class S = double>
 inline void choose_feedforward(const Records& records, const std::vector<std::string>& paths,
                                const std::vector<std::string>& feedforward, Ia3Config& config) {
   std::vector<const TargetModules*> all;
-  for (const auto& record : records) all.push_back(&std::get<Ia3Config>(record->config).feedforward_modules);
+  for (const auto& record : records) all.push_back(&std::get<Ia3Config>(record->config()).feedforward_modules);
   config.feedforward_modules = united(all, "feedforward_modules");
   std::vector<std::string> meant;
   for (const std::string& path : paths)
@@ -58,7 +58,7 @@ inline void choose_feedforward(const Records& records, const std::vector<std::st
 template <class S = double>
 [[nodiscard]] DerivedAdapter combine_ia3(const ModelSites& model, const Records& records, const std::vector<double>& weights,
                                                 const CombineOptions& options) {
-  const auto& first = std::get<Ia3Config>(records.front()->config);
+  const auto& first = std::get<Ia3Config>(records.front()->config());
   Ia3Config config{.init_ia3_weights = first.init_ia3_weights, .fan_in_fan_out = first.fan_in_fan_out, .inference_mode = first.inference_mode};
   DerivedAdapter derived;
   config.modules_to_save = take_copies(model, records, derived.tensors);

@@ -54,7 +54,7 @@ class LoraConversion {
     choose_targets(model_, records_, paths, config);
     config.rank_pattern = patterns_of(std::move(ranks), config.r);
     config.alpha_pattern = patterns_of(std::move(alphas), config.lora_alpha);
-    config.inference_mode = std::visit([](const auto& c) { return c.inference_mode; }, records_.front()->config);
+    config.inference_mode = std::visit([](const auto& c) { return c.inference_mode; }, records_.front()->config());
     derived.config = std::move(config);
     return derived;
   }

@@ -25,7 +25,7 @@ struct DerivedAdapter {
 /// Whether a field of any config is set; false where the config does not have it.
 template <class Get>
 [[nodiscard]] bool any_config(const Records& records, Get get) {
-  return std::any_of(records.begin(), records.end(), [&](const auto& record) { return std::visit(get, record->config); });
+  return std::any_of(records.begin(), records.end(), [&](const auto& record) { return std::visit(get, record->config()); });
 }
 
 /// What no verb that makes an adapter of others can carry over.
@@ -71,17 +71,17 @@ inline void check_new_name(const ModelSites& model, const std::string& name) {
     const AdapterRecord* owner = nullptr;
     for (const auto& record : records) {
       const SiteEntry* entry = entry_at(*site, *record);
-      if (!entry || !entry->copy) continue;
+      if (!entry || !entry->copy()) continue;
       if (owner)
-        fail<AdapterError>("adapters " + owner->name + " and " + record->name + " both have their own copy of '" + site->path() + "'",
+        fail<AdapterError>("adapters " + owner->name() + " and " + record->name() + " both have their own copy of '" + site->path() + "'",
                            "modules_to_save replaces a module, and two replacements cannot be added up", "leave one of them out");
       owner = record.get();
-      for (const BaseTensor& tensor : site->tensors(entry->copy.get())) tensors.insert(join_path(site->path(), tensor.key), tensor.read());
+      for (const BaseTensor& tensor : site->tensors(entry->copy())) tensors.insert(join_path(site->path(), tensor.key), tensor.read());
     }
   }
   std::vector<std::string> names;
   for (const auto& record : records)
-    for (const std::string& name : std::visit([](const auto& c) { return c.modules_to_save; }, record->config))
+    for (const std::string& name : std::visit([](const auto& c) { return c.modules_to_save; }, record->config()))
       if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
   return names;
 }
@@ -111,7 +111,7 @@ template <class Config>
 void choose_targets(const ModelSites& model, const Records& records, const std::vector<std::string>& paths, Config& config) {
   std::vector<const TargetModules*> targets;
   for (const auto& record : records)
-    targets.push_back(std::visit([](const auto& c) { return &c.target_modules; }, record->config));
+    targets.push_back(std::visit([](const auto& c) { return &c.target_modules; }, record->config()));
   config.target_modules = united(targets, "target_modules");
   std::visit(
       [&](const auto& first) {
@@ -121,7 +121,7 @@ void choose_targets(const ModelSites& model, const Records& records, const std::
           config.layers_pattern = first.layers_pattern;
         }
       },
-      records.front()->config);
+      records.front()->config());
   const PeftConfig any = config;
   TargetMatcher matcher(target_fields(any));
   std::vector<std::string> meant;

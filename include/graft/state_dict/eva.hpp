@@ -33,9 +33,9 @@ class EvaStart {
   EvaStart(const ModelSites& model, const Activations<S>& activations, std::string_view name, const EvaOptions& options)
       : model_(model), activations_(activations), record_(need_record(model, name)), options_(options) {
     (void)need_factorisers("init_lora_weights \"eva\"");
-    const auto* config = std::get_if<LoraConfig>(&record_->config);
+    const auto* config = std::get_if<LoraConfig>(&record_->config());
     if (!config || init_scheme(config->init_lora_weights) != InitScheme::eva)
-      fail<ConfigError>("adapter '" + record_->name + "' was not injected with init_lora_weights \"eva\"",
+      fail<ConfigError>("adapter '" + record_->name() + "' was not injected with init_lora_weights \"eva\"",
                         "its file would not say how it started", "inject it with init_lora_weights = \"eva\" first");
     if (!(options_.rho >= 1 && std::isfinite(options_.rho)))
       fail<ConfigError>("rho is " + std::to_string(options_.rho), "no site gets more than rho · r ranks", "use 1 or more");
@@ -47,15 +47,15 @@ class EvaStart {
     distribute();
     std::vector<std::string> without_data;
     DerivedAdapter derived = rewrite(without_data);
-    const double strength = record_->strength;
-    const std::string name = record_->name;
+    const double strength = record_->strength();
+    const std::string name = record_->name();
     const unsigned old_id = record_->id;
     std::vector<unsigned> selected = selected_of(model_);
     InjectReport report = inject(model_, derived.config, name, {.low_cpu_mem_usage = true, .activate = false, .replace = true,
                                                                 .state_dict = &derived.tensors, .file = &derived.tensors});
     (void)load_adapter_state(model_, derived.tensors, name, {});
     const auto record = need_record(model_, name);
-    record->strength = strength;
+    record->set_strength(strength);
     std::replace(selected.begin(), selected.end(), old_id, record->id);
     select_everywhere(model_, selected);
     if (!without_data.empty())
@@ -74,11 +74,11 @@ class EvaStart {
     for (const auto& [path, rows] : activations_) {
       const auto place = std::find_if(model_.sites.begin(), model_.sites.end(), [&, &wanted = path](const auto& site) { return site->path() == wanted; });
       const SiteEntry* entry = place == model_.sites.end() ? nullptr : entry_at(**place, *record_);
-      if (!entry || !entry->state || (*place)->facts().kind != LayerKind::linear)
-        fail<AdapterError>("activations for '" + path + "', which is no linear site of adapter '" + record_->name + "'",
+      if (!entry || !entry->state() || (*place)->facts().kind != LayerKind::linear)
+        fail<AdapterError>("activations for '" + path + "', which is no linear site of adapter '" + record_->name() + "'",
                            "EVA needs the inputs of the layers that it initialises", "see the report of the injection for its sites");
       const LayerFacts facts = (*place)->facts();
-      const Index r = entry->state->rank(), most = std::min(Index(std::nearbyint(double(r) * options_.rho)), facts.in);
+      const Index r = entry->state()->rank(), most = std::min(Index(std::nearbyint(double(r) * options_.rho)), facts.in);
       if (rows.cols() != facts.in || rows.rows() < most)
         fail<ShapeError>("activations of shape " + to_string(Shape{rows.rows(), rows.cols()}) + " for '" + path + "', which takes " +
                              std::to_string(facts.in) + " features",
@@ -103,16 +103,16 @@ class EvaStart {
 
   [[nodiscard]] DerivedAdapter rewrite(std::vector<std::string>& without_data) const {
     DerivedAdapter derived;
-    const StateDict old = adapter_state_dict(model_, record_->name);
+    const StateDict old = adapter_state_dict(model_, record_->name());
     for (const auto& [key, view] : old) derived.tensors.insert(key, view);
     std::vector<std::string> targets;
     std::vector<std::pair<std::string, int>> ranks;
     std::vector<std::pair<std::string, double>> alphas;
     for (const auto& site : model_.sites) {
       const SiteEntry* entry = entry_at(*site, *record_);
-      if (!entry || !entry->state) continue;
+      if (!entry || !entry->state()) continue;
       const std::string& path = site->path();
-      const AnyAdapterState& state = *entry->state;
+      const AnyAdapterState& state = *entry->state();
       double alpha = config_.lora_alpha;
       for (auto own = config_.alpha_pattern.rbegin(); own != config_.alpha_pattern.rend(); ++own)  // the first match wins
         if (matches_pattern(own->first, path)) alpha = own->second;

@@ -54,18 +54,18 @@ struct SiteFactors {
 template <class S = double>
 [[nodiscard]] std::optional<SiteFactors<S>> factors_at(const AnySite& site, const AdapterRecord& record) {
   const SiteEntry* entry = entry_at(site, record);
-  if (!entry || !entry->state) return std::nullopt;
-  AnyAdapterState& state = *entry->state;
-  if (state.is_meta()) adapter_is_meta(record, site.path());
+  if (!entry || !entry->state()) return std::nullopt;
+  AnyAdapterState& state = *entry->state();
+  if (state.is_meta()) adapter_is_meta(record.name(), site.path());
   const LayerFacts facts = site.facts();
   if (facts.max_norm)
-    fail<AdapterError>("adapter '" + record.name + "' at '" + site.path() + "', an embedding with max_norm",
+    fail<AdapterError>("adapter '" + record.name() + "' at '" + site.path() + "', an embedding with max_norm",
                        "it cuts the columns of lora_A, so that updates do not add up", "leave the embedding out of the adapters");
   if (state.type() == PeftType::adalora && facts.kind == LayerKind::conv && facts.conv.padding_mode != PaddingMode::zeros)
-    fail<AdapterError>("adapter '" + record.name + "' at '" + site.path() + "', a convolution that does not pad with zeros",
+    fail<AdapterError>("adapter '" + record.name() + "' at '" + site.path() + "', a convolution that does not pad with zeros",
                        "AdaLoRA pads with zeros, whatever the layer does, and LoRA as the layer does", "leave it out");
   SiteFactors<S> factors;
-  factors.scale = state.scaling() * record.strength;
+  factors.scale = state.scaling() * record.strength();
   Matrix<S> e;
   for (const AdapterParameter& parameter : state.parameters()) {
     if (parameter.suffix == ".bias") factors.beta = values_of<S>(*parameter.data);

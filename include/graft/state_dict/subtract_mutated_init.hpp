@@ -15,7 +15,7 @@ template <class S = double>
 [[nodiscard]] DerivedAdapter without_mutated_init(const ModelSites& model, const std::string& name) {
   const Records records = need_records(model, {name}, "a conversion");
   check_derivable(records, "a conversion");
-  const auto* source = std::get_if<LoraConfig>(&records.front()->config);
+  const auto* source = std::get_if<LoraConfig>(&records.front()->config());
   if (!source || !takes_from_base(init_scheme(source->init_lora_weights)))
     fail<AdapterError>("adapter '" + name + "' takes nothing out of the base",
                        "only init_lora_weights \"pissa\", \"pissa_niter_N\" and \"olora\" do", "save it as it is");
@@ -33,7 +33,7 @@ template <class S = double>
     if (!factors) continue;
     const SiteEntry* entry = entry_at(*site, *records.front());
     const LowRank<S>& own = factors->product;
-    LowRank<S> doubled{Matrix<S>::Zero(own.b.rows(), 2 * entry->state->rank()), Matrix<S>::Zero(2 * entry->state->rank(), own.a.cols())};
+    LowRank<S> doubled{Matrix<S>::Zero(own.b.rows(), 2 * entry->state()->rank()), Matrix<S>::Zero(2 * entry->state()->rank(), own.a.cols())};
     doubled.b.leftCols(own.b.cols()) = own.b;  // an embedding has nothing to subtract: its further ranks are zeros
     doubled.a.topRows(own.rank()) = own.a;
     insert_factors(derived.tensors, *site, doubled);
