@@ -130,12 +130,19 @@ TEST_CASE("LoRA: what PEFT refuses is refused, field by field") {
   });
 }
 
+TEST_CASE("EVA is what its file holds: its config and its name change nothing") {
+  CHECK(complaint<LoraConfig>([](auto& c) {
+          c.init_lora_weights = "eva";
+          c.extra = {{"eva_config", "{\"rho\": 2}"}};
+        }) == "");
+}
+
 TEST_CASE("LoRA: what graft does not do is refused with the reason") {
   for (const char* scheme : {"pissa", "pissa_niter_16", "olora", "OLORA", "orthogonal"}) {
     const std::string text = complaint<LoraConfig>([&](auto& c) { c.init_lora_weights = scheme; });
     CHECK_MESSAGE(text.find("graft/factorise.hpp") != std::string::npos, text);
   }
-  for (const char* scheme : {"eva", "corda", "loftq", "lora_ga", "mica", "MiCA"}) {
+  for (const char* scheme : {"corda", "loftq", "lora_ga", "mica", "MiCA"}) {
     const std::string text = complaint<LoraConfig>([&](auto& c) { c.init_lora_weights = scheme; });
     CHECK_MESSAGE(text.find("graft does not have this initialisation") != std::string::npos, text);
   }
@@ -145,9 +152,9 @@ TEST_CASE("LoRA: what graft does not do is refused with the reason") {
        },
        "the field 'use_qalora' is set to true"},
       {[](auto& c) {
-         c.extra = {{"x", "1"}, {"eva_config", "{\"rho\": 2}"}};
+         c.extra = {{"x", "1"}, {"corda_config", "{\"a\": 2}"}};
        },
-       "the field 'eva_config' is set"},
+       "the field 'corda_config' is set"},
       {[](auto& c) {
          c.extra = {{"alora_invocation_tokens", "[]"}};
        },

@@ -101,3 +101,38 @@ TEST_CASE("lora_bias over a layer without bias is allowed, with a warning") {
   CHECK(made.report.warnings.size() == 1);
   CHECK(tree::mentions(made.report.warnings, "'head'"));
 }
+
+TEST_CASE("schemes of init_lora_weights that do not fit a layer are errors of the plan") {
+  static constexpr graft::detail::Factorisers none{};  // a plan factorises nothing
+  const auto* const before = std::exchange(graft::detail::factorisers, &none);
+  const auto with = [](const char* scheme, int r = 2, double alpha = 3) {
+    return LoraConfig{.r = r, .lora_alpha = alpha, .target_modules = {"site"}, .init_lora_weights = scheme};
+  };
+  using Linear = awkward::Net<awkward::LinearCase<float>>;
+  const auto plan_for = [](const auto& net, const LoraConfig& config, const graft::InjectOptions& options = {}) {
+    const graft::ModelSites sites = graft::sites_of(net);
+    const std::string name = "default";
+    return graft::detail::Planner(sites, config, options, name, nullptr).make();
+  };
+  const Linear net;
+  for (const char* scheme : {"pissa", "pissa_niter_4", "olora", "orthogonal", "eva"}) {
+    CAPTURE(scheme);
+    CHECK_NOTHROW((void)plan_for(net, with(scheme)));
+    CHECK_THROWS_AS((void)plan_for(awkward::Net<awkward::Conv2dCase<float>>{}, with(scheme)), graft::ConfigError);
+    CHECK_NOTHROW((void)plan_for(awkward::Net<awkward::LookupCase<float>>{}, with(scheme)));
+  }
+  CHECK_THROWS_AS((void)plan_for(net, with("orthogonal", 3)), graft::ConfigError);
+  CHECK_THROWS_AS((void)plan_for(net, with("pissa", 8)), graft::ConfigError);  // the layer is 13 to 7
+  CHECK_THROWS_AS((void)plan_for(net, with("olora", 8)), graft::ConfigError);
+  CHECK_NOTHROW((void)plan_for(net, with("eva", 8)));
+  CHECK_THROWS_AS((void)plan_for(net, with("pissa", 2, 0)), graft::ConfigError);
+  CHECK_NOTHROW((void)plan_for(net, with("olora", 2, -1)));
+  // what a random start took out of the base cannot be computed again from a file
+  const graft::StateDict file;
+  CHECK_THROWS_AS((void)plan_for(net, with("pissa_niter_4"), {.file = &file}), graft::ConfigError);
+  CHECK_NOTHROW((void)plan_for(net, with("pissa"), {.file = &file}));
+  graft::detail::factorisers = nullptr;
+  CHECK_THROWS_AS((void)plan_for(net, with("pissa")), graft::ConfigError);
+  CHECK_NOTHROW((void)plan_for(net, with("eva")));
+  graft::detail::factorisers = before;
+}

@@ -216,7 +216,7 @@ TEST_CASE("AdaLoRA's inherited fields are kept, and warned about where PEFT igno
 
 TEST_CASE("fields that graft would have to ignore are refused") {
   for (const char* refused :
-       {R"("use_qalora": true)", R"("eva_config": {"rho": 2})", R"("loftq_config": {"bits": 4})",
+       {R"("use_qalora": true)", R"("loftq_config": {"bits": 4})",
         R"("corda_config": {"a": 1})", R"("lora_ga_config": {"a": 1})", R"("megatron_config": {"a": 1})",
         R"("layer_replication": [[0, 2]])", R"("alora_invocation_tokens": [1])", R"("kasa_config": {"a": 1})",
         R"("monteclora_config": {"a": 1})", R"("velora_config": {"a": 1})", R"("use_bdlora": {"a": 1})",

@@ -174,15 +174,25 @@ inline void check_saved_name(const AdapterRecord& record, std::vector<std::strin
   if (warnings && prefix.find(name) != prefix.npos)
     warnings->push_back("the adapter's name '" + name + "' is part of '" + std::string(prefix) +
                         "', PEFT's prefix of its parameters: loaded under that name, PEFT warns and may initialise it anew");
-  const auto* adalora = std::get_if<AdaLoraConfig>(&record.config);
+  const auto* adalora = std::get_if<AdaLoraConfig>(&record.config());
   if (warnings && adalora && adalora->total_step == 0)
     warnings->push_back("total_step is not set: graft needs it to train only, PEFT to load an AdaLoRA adapter at all");
+}
+
+/// A file does not hold what a random start took out of the base: it would load as another adapter.
+inline void check_start_is_in_file(const AdapterRecord& record) {
+  const auto* lora = std::get_if<LoraConfig>(&record.config());
+  if (lora && init_scheme(lora->init_lora_weights) == InitScheme::iterated_pissa)
+    fail<AdapterError>("adapter '" + record.name() + "' started as \"" + lora->init_lora_weights.scheme() + "\" and cannot be saved as it is",
+                       "its start came of random numbers that a file does not hold",
+                       "subtract_mutated_init() makes a plain LoRA adapter of it: save that one");
 }
 
 inline std::filesystem::path save_pretrained(const ModelSites& model, const std::filesystem::path& dir, std::string_view name,
                                              std::vector<std::string>* warnings) {
   const auto record = need_record(model, name);
   check_saved_name(*record, warnings);
+  check_start_is_in_file(*record);
   const std::filesystem::path folder = name == "default" ? dir : dir / std::filesystem::path(std::string(name));
   StateDict prefixed;
   for (const auto& [key, view] : adapter_state_dict(model, name)) {
