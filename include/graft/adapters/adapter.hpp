@@ -91,6 +91,12 @@ class AnyAdapterState {
   [[nodiscard]] virtual std::optional<MergeRefusal> merge_refusal() const { return {}; }
   /// Whether folding only adds to the weight: then the same sum, subtracted, takes it out again.
   [[nodiscard]] virtual bool is_additive() const { return true; }
+  /// Whether it takes part in a forward's update.
+  [[nodiscard]] virtual bool has_update() const { return true; }
+  /// Whether it scales the input or the result, and so every update.
+  [[nodiscard]] virtual bool has_factors() const { return false; }
+  /// Whether its update depends on the base weight, and scales what stands in the result already.
+  [[nodiscard]] virtual bool reads_base() const { return false; }
   /// Whether folding changes the bias too.
   [[nodiscard]] virtual bool folds_bias() const { return false; }
   /// Whether folding needs a bias where the layer has none.
@@ -102,7 +108,7 @@ template <class T>
 struct WeightRows {
   Index begin;        ///< the first of them in the whole weight
   Out<T> rows;        ///< changed by one adapter after another
-  BaseWeight<T> base; ///< the whole weight before the first of them
+  BaseWeight<T> base;  ///< the whole weight before the first of them
   Workspace* workspace = nullptr;
 };
 
@@ -130,8 +136,8 @@ class AdapterState : public AnyAdapterState {
   virtual void fold_update(const WeightRows<T>& w, double weight) const { add_delta(w.begin, w.rows, weight, w.workspace); }
   /// What `before` and `after` do to the input and the result, folded in after all updates.
   virtual void fold_factors(const WeightRows<T>& /*w*/, double /*weight*/) const {}
-  /// The update's and then the factors' part of a bias (out).
-  virtual void fold_bias(T* /*bias*/, double /*weight*/) const {}
+  /// What folding does to the bias (out), in which `base`'s stood at first.
+  virtual void fold_bias(T* /*bias*/, double /*weight*/, const BaseWeight<T>& /*base*/) const {}
 };
 
 }  // namespace graft

@@ -25,12 +25,14 @@ struct SiteAdapter {
   std::unique_ptr<AnyAdapterState> state{};
   std::unique_ptr<AnyModuleCopy> copy{};
   std::unique_ptr<ParameterData> bias{};  ///< the base's bias as this adapter trained it, (out)
+  bool copy_trains = false;               ///< whether the copy's parameters want gradients
 
   [[nodiscard]] std::shared_ptr<SiteAdapter> clone() const {
     auto same = std::make_shared<SiteAdapter>();
     if (state) same->state = state->clone();
     if (copy) same->copy = copy->clone();
     if (bias) same->bias = std::make_unique<ParameterData>(*bias);
+    same->copy_trains = copy_trains;
     return same;
   }
 };

@@ -60,6 +60,8 @@ class Ia3::State final : public AdapterState<T> {
   }
 
   [[nodiscard]] bool is_additive() const override { return false; }
+  [[nodiscard]] bool has_update() const override { return false; }
+  [[nodiscard]] bool has_factors() const override { return true; }
   [[nodiscard]] bool folds_bias() const override { return !is_feedforward_; }
   void fold_factors(const WeightRows<T>& w, double weight) const override {
     Out<T> rows = w.rows;
@@ -75,7 +77,7 @@ class Ia3::State final : public AdapterState<T> {
       for (Index c = 0; c < width; ++c) rows(i, c) *= factor(first + c / kernel, T(weight));
     }
   }
-  void fold_bias(T* bias, double weight) const override {
+  void fold_bias(T* bias, double weight, const BaseWeight<T>&) const override {
     if (is_feedforward_) return;
     for (Index i = 0; i < out_; ++i) bias[i] *= factor(i, T(weight));
   }

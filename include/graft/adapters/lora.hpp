@@ -142,7 +142,7 @@ class Lora::State final : public AdapterState<T> {
     kernels::add_low_rank_delta<T>(count, width, r_, columns, r_, nullptr, scale, down, width, rows.data(), rows.outerStride(),
                                    scratch.data());
   }
-  void fold_bias(T* bias, double weight) const override {
+  void fold_bias(T* bias, double weight, const BaseWeight<T>&) const override {
     if (!has_beta_) return;
     const T scale = T(weight * scaling_);
     for (Index i = 0; i < facts_.out; ++i) bias[i] += scale * data(beta_)[i];

@@ -60,13 +60,14 @@ class SelectedAdapters {
 
  private:
   void add(const SiteTable& table, const Segment& segment, const WeightedAdapter& wanted) {
-    if (wanted.generation)
+    if (wanted.generation) {
+      const AdapterIdentity& identity = *wanted.generation->identity;
+      if (identity.deleted.load(std::memory_order_relaxed)) adapter_was_deleted(wanted.id, table.path);
       if (const SiteAdapter* adapter = wanted.generation->find(table)) {
-        const AdapterIdentity& identity = *wanted.generation->identity;
-        if (identity.deleted.load(std::memory_order_relaxed)) adapter_was_deleted(wanted.id, table.path);
         append({&segment, adapter, &identity, wanted.weight * identity.strength.load(std::memory_order_relaxed)});
         return;
       }
+    }
     const SiteEntry* entry = table.find(wanted.id);
     if (!entry) return;
     if (!entry->record) adapter_was_deleted(wanted.id, table.path);

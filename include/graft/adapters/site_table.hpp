@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "generation.hpp"
+#include "merge_step.hpp"
 
 namespace graft {
 
@@ -61,6 +62,7 @@ struct SiteTable {
   std::vector<unsigned> active;    ///< those of them that are here
   std::vector<unsigned> merged;    ///< those of the active that are folded into the base, in the order of merging
   std::vector<unsigned> pending;   ///< active minus merged: what a forward adds
+  std::vector<MergeStep> steps;    ///< how they were folded in, the latest last
   bool enabled = true;
 
   SiteTable() = default;
@@ -73,6 +75,7 @@ struct SiteTable {
         active(other.active),
         merged(other.merged),
         pending(other.pending),
+        steps(other.steps),
         enabled(other.enabled) {
     entries.reserve(other.entries.size());
     for (const SiteEntry& entry : other.entries) entries.push_back(entry.copy_for(*this));

@@ -1,61 +1,17 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
-#include <cstddef>
-#include <initializer_list>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "records.hpp"
+#include "merged.hpp"
+#include "names.hpp"
 
 namespace graft {
-
-/// One name, a list or a vector of names; `{}` means whatever the verb says of it.
-class Names {
- public:
-  Names() = default;
-  Names(const char* name) : names_{name}, is_given_(true) {}
-  Names(std::string name) : names_{std::move(name)}, is_given_(true) {}
-  Names(std::initializer_list<std::string> names) : names_(names), is_given_(true) {}
-  Names(std::vector<std::string> names) : names_(std::move(names)), is_given_(true) {}
-
-  /// False for `{}` only: an empty vector was given, and is none.
-  [[nodiscard]] bool is_given() const { return is_given_; }
-  [[nodiscard]] const std::vector<std::string>& list() const { return names_; }
-
- private:
-  std::vector<std::string> names_;
-  bool is_given_ = false;
-};
-
-/// Disables a model's adapters for a scope and then restores exactly what was, but for what other verbs changed
-/// meanwhile. The model must outlive it and stay where it is.
-class [[nodiscard]] AdapterGuard {
- public:
-  explicit AdapterGuard(ModelSites model) : model_(std::move(model)) {
-    const bool was_enabled = detail::is_enabled(model_);
-    for (const auto& site : model_.sites) {
-      SiteTable* table = site->table();
-      was_enabled_.push_back(table ? table->enabled : was_enabled);
-      if (table) table->enabled = false;
-    }
-    detail::place_selected_biases(model_);
-  }
-  AdapterGuard(AdapterGuard&&) noexcept = default;
-  AdapterGuard& operator=(AdapterGuard&&) = delete;
-  ~AdapterGuard() {
-    for (std::size_t i = 0; i < model_.sites.size(); ++i)
-      if (SiteTable* table = model_.sites[i]->table()) table->enabled = was_enabled_[i];
-    detail::place_selected_biases(model_);
-  }
-
- private:
-  ModelSites model_;
-  std::vector<bool> was_enabled_;
-};
 
 namespace detail {
 [[nodiscard]] inline std::vector<unsigned> ids_of_names(const ModelSites& model, const std::vector<std::string>& names) {
@@ -81,6 +37,7 @@ inline void set_requires_grad_of(const ModelSites& model, unsigned id, bool valu
     if (AnyAdapterState* state = entry->state())
       for (const AdapterParameter& parameter : state->parameters())
         if (parameter.is_saved) parameter.data->set_requires_grad(value);
+    if (SiteAdapter* here = entry->here()) here->copy_trains = here->copy && value;
     if (ParameterData* bias = entry->bias()) bias->set_requires_grad(value);
     for (PlainBias& bias : entry->record->plain_biases) bias.values.set_requires_grad(value);
   }
@@ -102,12 +59,14 @@ inline void check_copies(const ModelSites& model, const std::vector<unsigned>& i
 }  // namespace detail
 
 /// Makes these adapters, in this order, the active ones; `{}` none. Their parameters want gradients unless they
-/// were loaded for inference, all others' do not. @throws AdapterError for an unknown name.
+/// were loaded for inference, all others' do not. @throws AdapterError for an unknown name, MergeError if a merged
+/// adapter would be inactive.
 template <class M>
 void set_adapter(M& model, Names names) {
   const ModelSites sites = sites_of(model);
   const std::vector<unsigned> ids = detail::ids_of_names(sites, names.list());
   detail::check_copies(sites, ids);
+  detail::check_selection(sites, ids, "set_adapter");
   detail::select_everywhere(sites, ids);
   for (const auto& record : detail::records_of(sites)) {
     const bool is_active = std::find(ids.begin(), ids.end(), record->id) != ids.end();
@@ -135,17 +94,14 @@ template <class M>
   return names;
 }
 
-/// The base model alone, bit for bit, until the guard is gone.
-template <class M>
-[[nodiscard]] AdapterGuard disable_adapter(M& model) {
-  return AdapterGuard(sites_of(model));
-}
-
-/// Takes an adapter out. If it was active, the other active ones stay. @throws AdapterError for an unknown name.
+/// Takes an adapter out. If it was active, the other active ones stay. @throws AdapterError for an unknown name,
+/// MergeError for a merged one.
 template <class M>
 void delete_adapter(M& model, std::string_view name) {
   const ModelSites sites = sites_of(model);
-  detail::remove_everywhere(sites, *detail::need_record(sites, name));
+  const auto record = detail::need_record(sites, name);
+  detail::check_not_merged(sites, *record, "delete_adapter");
+  detail::remove_everywhere(sites, *record);
 }
 
 /// Whether these adapters' parameters want gradients; `{}` the active ones'.
@@ -157,12 +113,13 @@ void set_requires_grad(M& model, Names names, bool value) {
 }
 
 /// A factor on the adapter's own scale: not cumulative, 1 restores it. Other threads may be in forward.
-/// @throws AdapterError for an unknown name or a factor that is not finite.
+/// @throws AdapterError for an unknown name or a factor that is not finite, MergeError for a merged adapter.
 template <class M>
 void set_scale(M& model, std::string_view name, double factor) {
   const ModelSites sites = sites_of(model);
   const auto record = detail::need_record(sites, name);
   detail::check_factor(factor, name);
+  detail::check_not_merged(sites, *record, "set_scale");
   // no sharing of records, nor anything else that a forward in another thread could notice
   for (const auto& site : sites.sites)
     if (SiteTable* table = site->table())

@@ -11,8 +11,8 @@
 
 #include "../core/fixed_string.hpp"
 #include "../modules/paths.hpp"
+#include "merged.hpp"
 #include "plan.hpp"
-#include "records.hpp"
 
 namespace graft {
 
@@ -73,7 +73,10 @@ using NewSiteAdapters = std::vector<std::pair<std::size_t, std::shared_ptr<SiteA
     start_from_base(*model.sites[site], plan.config, adapter, *here.state);
     if (!adapter.low_cpu_mem_usage) here.state->initialise(adapter.seed, adapter.path);
   }
-  for (const std::size_t site : plan.copied) at(site).copy = model.sites[site]->make_copy();
+  for (const std::size_t site : plan.copied) {
+    at(site).copy = model.sites[site]->make_copy();
+    at(site).copy_trains = !is_inference(plan.config);
+  }
   for (const std::size_t site : plan.biases) {
     SiteAdapter& here = at(site);
     here.bias = bias_of(*model.sites[site]);
@@ -92,6 +95,16 @@ using NewSiteAdapters = std::vector<std::pair<std::size_t, std::shared_ptr<SiteA
     biases.back().values.set_requires_grad(!is_inference(plan.config));
   }
   return biases;
+}
+
+/// What an injection may not do while adapters are merged. @throws MergeError
+inline void check_merged(const ModelSites& model, const InjectionPlan& plan, const AdapterRecord* old, std::vector<unsigned> selected) {
+  if (merged_of(model).empty()) return;
+  constexpr std::string_view verb = "inject_adapter_in_model";
+  if (old) check_not_merged(model, *old, verb);
+  check_selection(model, selected, verb);
+  for (const auto* sites : {&plan.copied, &plan.biases})
+    for (const std::size_t site : *sites) check_base_is_pristine(model.sites[site]->table(), verb);
 }
 
 /// Gives every site of a list a table, and room in it for one entry more.
@@ -116,12 +129,14 @@ inline InjectReport inject(const ModelSites& model, const PeftConfig& config, co
                        "choose another name, delete_adapter() it first, or set InjectOptions::replace");
   InjectionPlan plan = Planner(model, config, options, name, old ? old.get() : options.instead_of).make();
 
-  NewSiteAdapters adapters = make_site_adapters(model, plan);
   const auto record = std::make_shared<AdapterRecord>(next_id(model), name, plan.config);
-  record->plain_biases = make_plain_biases(model, plan);
-  share_records(model);
   std::vector<unsigned> selected = selected_of(model);
   if (old) std::erase(selected, old->id);
+  if (options.activate) selected = {record->id};
+  check_merged(model, plan, old.get(), selected);
+  NewSiteAdapters adapters = make_site_adapters(model, plan);
+  record->plain_biases = make_plain_biases(model, plan);
+  share_records(model);
   make_tables(model, adapters);
 
   if (old) remove_everywhere(model, *old);
@@ -134,7 +149,7 @@ inline InjectReport inject(const ModelSites& model, const PeftConfig& config, co
     entry.record = record;
     table.entries.push_back(std::move(entry));
   }
-  select_everywhere(model, options.activate ? std::vector<unsigned>{record->id} : selected);
+  select_everywhere(model, selected);
   return std::move(plan.report);
 }
 
@@ -146,7 +161,7 @@ concept AnyConfig = std::constructible_from<PeftConfig, const Config&>;
 /// first; when it throws, the model is as it was.
 ///
 /// The new adapter becomes the only active one unless `options.activate` is false.
-/// @throws ConfigError, TargetError, AdapterError
+/// @throws ConfigError, TargetError, AdapterError, MergeError if a merged adapter would be inactive
 template <class Config, class M>
 InjectReport inject_adapter_in_model(const Config& config, M& model, std::string adapter_name = "default",
                                      const InjectOptions& options = {}) {

@@ -11,6 +11,7 @@
 #include "../adapters/adapted.hpp"
 #include "../core/type_name.hpp"
 #include "../modules/base_tensors.hpp"
+#include "../modules/weight_door.hpp"
 #include "../modules/visit.hpp"
 
 namespace graft {
@@ -36,6 +37,10 @@ class AnySite {
   virtual void drop_table() const = 0;
   [[nodiscard]] virtual std::unique_ptr<AnyAdapterState> make_state(const PeftConfig&, const AdapterPlan&) const = 0;
   [[nodiscard]] virtual std::unique_ptr<AnyModuleCopy> make_copy() const = 0;
+  /// Makes a copy's layer the base layer. Whether its memory was taken over, so that what was tied no longer is.
+  virtual bool adopt(AnyModuleCopy& copy) const = 0;
+  /// The weight of the base layer, or of a copy of it, to be changed.
+  [[nodiscard]] virtual std::unique_ptr<detail::AnyWeightDoor> door(AnyModuleCopy* copy = nullptr) const = 0;
   /// The tensors of the base layer, or of a copy of it.
   [[nodiscard]] virtual std::vector<detail::BaseTensor> tensors(AnyModuleCopy* copy = nullptr) const = 0;
 
@@ -91,6 +96,20 @@ class SiteOf<Adapted<L, As...>> final : public AnySite {
   }
   [[nodiscard]] std::unique_ptr<AnyModuleCopy> make_copy() const override {
     return std::make_unique<ModuleCopy<L>>(site_.base_layer());
+  }
+  bool adopt(AnyModuleCopy& copy) const override {
+    L& from = static_cast<ModuleCopy<L>&>(copy).layer;
+    if constexpr (std::is_move_assignable_v<L>) {
+      site_.base_layer() = std::move(from);
+      return true;
+    } else {
+      const std::vector<BaseTensor> source = base_tensors(from), target = base_tensors(site_.base_layer());
+      for (std::size_t i = 0; i < target.size(); ++i) target[i].write(source[i].read(), false);
+      return false;
+    }
+  }
+  [[nodiscard]] std::unique_ptr<AnyWeightDoor> door(AnyModuleCopy* copy) const override {
+    return std::make_unique<LayerDoor<L>>(copy ? static_cast<ModuleCopy<L>*>(copy)->layer : site_.base_layer());
   }
   [[nodiscard]] std::vector<BaseTensor> tensors(AnyModuleCopy* copy) const override {
     return base_tensors(copy ? static_cast<ModuleCopy<L>*>(copy)->layer : site_.base_layer());

@@ -131,6 +131,8 @@ inline LoadReport load_adapter(const ModelSites& model, const PeftConfig& config
                        "choose another name, delete_adapter() it first, or set LoadAdapterOptions::replace");
   const std::vector<unsigned> selected = selected_of(model);
   const unsigned id = next_id(model);
+  if (old) check_not_merged(model, *old, "load_adapter");
+  if (options.activate) check_selection(model, {id}, "load_adapter");
   const HiddenName hidden(old);
   PendingInjection pending(model, id, selected);
   // without memory at first: what a config claims of ranks is believed only once the weights have them

@@ -21,6 +21,8 @@ struct BaseTensor {
   Shape shape{};
   std::function<TensorView()> read;              ///< row-major, as torch stores it
   std::function<void(const TensorView&, bool may_borrow)> write;
+  ParameterData* parameter = nullptr;  ///< that holds it, if one does
+  const void* storage = nullptr;       ///< where the elements are while the model does not change; null: unknown
 };
 
 template <class Eigenish>
@@ -42,6 +44,8 @@ BaseTensor tensor_of_expression(std::string key, const Shape& shape, Get get) {
   using View = std::remove_cvref_t<decltype(get())>;
   using T = std::remove_const_t<typename View::Scalar>;
   BaseTensor tensor{std::move(key), dtype_of<T>, shape, {}, {}};
+  if constexpr (std::is_reference_v<decltype(get())> || !std::is_base_of_v<Eigen::PlainObjectBase<View>, View>)
+    if constexpr (requires { get().data(); }) tensor.storage = get().data();
   tensor.read = [get, shape] {
     const auto& values = get();
     check_size(values.size(), shape);
@@ -73,7 +77,8 @@ BaseTensor tensor_of_parameter(std::string key, P& parameter) {
               constexpr bool is_dense = std::is_same_v<typename P::storage, dense>;
               constexpr bool is_mapped = std::is_same_v<typename P::storage, mapped>;
               assign(*data, source, is_mapped || (may_borrow && !is_dense));
-            }};
+            },
+            data, data->data()};
   } else {
     return tensor_of_expression(std::move(key), shape_of(parameter), [p = &parameter] {
       return Eigen::Map<std::remove_const_t<P>, Eigen::Unaligned>(p->data(), p->rows(), p->cols());

@@ -198,6 +198,7 @@ struct ConvTraits {
   static auto weight(auto& layer) { return layer.weight.view(); }
   static std::uint64_t weight_version(const Layer& layer) { return layer.weight.version(); }
   static auto bias(auto& layer) { return layer.bias.view().row(0); }
+  static auto& bias_parameter(auto& layer) { return layer.bias; }
   static void forward_into(const Layer& layer, const In<compute_scalar<T>>& x, const Shape& row, Out<compute_scalar<T>> y,
                            Workspace* workspace) {
     layer.op().template run<compute_scalar<T>>(x, row, y, workspace);

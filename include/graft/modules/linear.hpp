@@ -113,6 +113,7 @@ struct layer_traits<Linear<T, Storage>> {
   static auto weight(auto& layer) { return layer.weight.view(); }
   static std::uint64_t weight_version(const Layer& layer) { return layer.weight.version(); }
   static auto bias(auto& layer) { return layer.bias.view().row(0); }
+  static auto& bias_parameter(auto& layer) { return layer.bias; }
   static void forward_into(const Layer& layer, const In<compute_scalar<T>>& x, Out<compute_scalar<T>> y, Workspace* workspace) {
     const auto op = layer.op();
     (void)op.cols(std::span(&x, 1));

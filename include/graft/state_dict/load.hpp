@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "../injection/merged.hpp"
 #include "collect.hpp"
 
 namespace graft {
@@ -167,10 +168,11 @@ inline std::vector<std::string> offer_whole_embeddings(const ModelSites& model, 
                                                        const StateDict& state_dict, Loader& loader) {
   const std::vector<Shape> embeddings = embedding_shapes(model);
   std::vector<std::string> offered;
-  const auto offer = [&](const std::string& key, BaseTensor tensor, bool is_target) {
+  const auto offer = [&](const std::string& key, BaseTensor tensor, bool is_target, const SiteTable* table) {
     const bool is_embedding = std::find(embeddings.begin(), embeddings.end(), tensor.shape) != embeddings.end();
     if (!is_target && !is_embedding) return;
     if (!state_dict.contains(key) && !state_dict.contains(std::string(peft_prefix) + key)) return;
+    check_base_is_pristine(table, "set_peft_model_state_dict");
     offered.push_back(key);
     loader.add({key, tensor.dtype, tensor.shape, std::move(tensor.write), false});
   };
@@ -180,16 +182,17 @@ inline std::vector<std::string> offer_whole_embeddings(const ModelSites& model, 
     if (entry && entry->copy()) continue;
     const bool is_target = entry && entry->state();
     for (const BaseTensor& tensor : site->tensors())
-      if (tensor.key == "weight") offer(join_path(site->path(), is_target ? "base_layer.weight" : "weight"), tensor, is_target);
+      if (tensor.key == "weight") offer(join_path(site->path(), is_target ? "base_layer.weight" : "weight"), tensor, is_target, table);
   }
   for (const BaseTensor& tensor : model.plain)
-    if (last_segment(tensor.key) == "weight") offer(tensor.key, tensor, false);
+    if (last_segment(tensor.key) == "weight") offer(tensor.key, tensor, false, nullptr);
   return offered;
 }
 
 inline LoadReport load_adapter_state(const ModelSites& model, const StateDict& state_dict, std::string_view adapter_name,
                                      const LoadOptions& options) {
   const auto record = need_record(model, adapter_name);
+  check_not_merged(model, *record, "set_peft_model_state_dict");
   Loader loader(options, "adapter '" + record->name() + "'", "config");
   for (AdapterSlot& slot : adapter_slots(model, *record)) {
     loader.add({std::move(slot.key), slot.dtype, slot.shape, std::move(slot.write)}, slot.other_keys);
@@ -207,7 +210,8 @@ inline LoadReport load_adapter_state(const ModelSites& model, const StateDict& s
 
 /// Loads an adapter that was injected before, from bare or prefixed keys: PEFT's `set_peft_model_state_dict`.
 /// Strict by default; nothing has changed when it throws.
-/// @throws AdapterError for an unknown adapter, StateDictError for keys or shapes that do not fit.
+/// @throws AdapterError for an unknown adapter, StateDictError for keys or shapes that do not fit, MergeError for a
+/// merged adapter.
 template <class M>
 LoadReport set_peft_model_state_dict(M& model, const StateDict& state_dict, std::string_view adapter_name = "default",
                                      const LoadOptions& options = {}) {
@@ -215,10 +219,11 @@ LoadReport set_peft_model_state_dict(M& model, const StateDict& state_dict, std:
 }
 
 /// Loads the base model's tensors under their original names; `base_layer` and `original_module` may stand in them.
-/// @throws StateDictError for keys or shapes that do not fit.
+/// @throws StateDictError for keys or shapes that do not fit, MergeError while an adapter is merged.
 template <class M>
 LoadReport set_base_model_state_dict(M& model, const StateDict& state_dict, const LoadOptions& options = {}) {
   const ModelSites sites = sites_of(model);
+  detail::check_none_merged(sites, "set_base_model_state_dict");
   detail::Loader loader(options, "the base model", "model");
   const auto add = [&](const std::string& path, detail::BaseTensor& tensor) {
     loader.add({join_path(path, tensor.key), tensor.dtype, tensor.shape, std::move(tensor.write)},

@@ -39,7 +39,10 @@ class WriteStamp {
  public:
   WriteStamp() = default;
   WriteStamp(const WriteStamp& other) : count_(other.value()) {}  // a copy of a parameter has memory of its own
-  WriteStamp(WriteStamp&& other) noexcept : shared_(std::move(other.shared_)), count_(other.count_.load(std::memory_order_relaxed)) {}
+  WriteStamp(WriteStamp&& other) noexcept : count_(other.value()) {
+    other.count_.store(other.value(), std::memory_order_relaxed);
+    shared_ = std::move(other.shared_);
+  }
   WriteStamp& operator=(const WriteStamp& other) {
     if (this != &other) replace(nullptr, value() + other.value() + 1);
     return *this;

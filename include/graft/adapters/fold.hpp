@@ -1,0 +1,190 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "../modules/weight_door.hpp"
+#include "site_table.hpp"
+
+namespace graft::detail {
+
+/// Adapters that are folded into one layer's weight together: the four steps of a forward, on rows of the weight.
+class AnyFold {
+ public:
+  virtual ~AnyFold() = default;
+  /// Whether everything would be finite. Changes nothing.
+  [[nodiscard]] virtual bool stays_finite() = 0;
+  virtual void fold_weight() = 0;
+  virtual void fold_bias() = 0;
+  /// Takes the sum of the deltas out again. Additive adapters only.
+  virtual void subtract() = 0;
+};
+
+template <class T>
+class Fold final : public AnyFold {
+ public:
+  Fold(WeightDoor<T>& door, const std::vector<const SiteEntry*>& entries) : door_(door) {
+    for (const SiteEntry* entry : entries) {
+      if (const ParameterData* bias = entry->bias()) trained_bias_ = bias;
+      if (const AnyAdapterState* state = entry->state())
+        states_.push_back({static_cast<const AdapterState<T>*>(state), entry->record->strength()});
+    }
+    for (const Weighted& one : states_) {
+      is_additive_ = is_additive_ && one.state->is_additive();
+      reads_base_ = reads_base_ || one.state->reads_base();
+    }
+  }
+
+  [[nodiscard]] bool stays_finite() override {
+    bool all = true;
+    if (!states_.empty())
+      for_each_block([&](Index begin, Out<T> rows) {
+        make_rows(begin, rows);
+        all = all && door_.stay_finite(rows.data(), rows.size());
+        return all;
+      });
+    const std::vector<T> bias = folded_bias();
+    for (const T value : bias) all = all && std::isfinite(value);
+    return all;
+  }
+
+  void fold_weight() override {
+    if (states_.empty()) return;
+    if (is_additive_) return add(1);
+    if (!reads_base_) {
+      for_each_block([&](Index begin, Out<T> rows) {
+        make_rows(begin, rows);
+        door_.write_rows(begin, in<T>(rows));
+        return true;
+      });
+      return;
+    }
+    // an adapter may ask for any row of the base: no row is written before the last was made
+    const Shape shape = door_.base().shape();
+    Matrix<T> whole(shape[0], shape[1]);
+    make_rows(0, out(whole));
+    door_.write_rows(0, in<T>(whole));
+  }
+  void subtract() override {
+    if (!states_.empty()) add(-1);
+  }
+  void fold_bias() override {
+    const std::vector<T> bias = folded_bias();
+    if (!bias.empty()) door_.write_bias(bias.data());
+  }
+
+ private:
+  struct Weighted {
+    const AdapterState<T>* state;
+    double weight;
+  };
+
+  // The deltas' sum is made from zero and added once, so that what is subtracted later is the same number; to a
+  // single delta the adapter's own kernel does that in place.
+  void add(double sign) {
+    const Shape shape = door_.base().shape();
+    T* data = door_.data();
+    if (data && states_.size() == 1) {
+      states_[0].state->add_delta(0, out(data, shape[0], shape[1]), sign * states_[0].weight, &workspace_);
+      return;
+    }
+    for_each_block([&](Index begin, Out<T> rows) {
+      make_delta(begin, rows, sign);
+      if (data) {
+        out(data + begin * shape[1], rows.rows(), rows.cols()) += rows;
+        return true;
+      }
+      const Scratch<T> memory(&workspace_, rows.size());
+      Out<T> sum = out(memory.data(), rows.rows(), rows.cols());
+      door_.base().copy_rows(begin, sum);
+      sum += rows;
+      door_.write_rows(begin, in<T>(sum));
+      return true;
+    });
+  }
+  void make_delta(Index begin, Out<T> rows, double sign) {
+    rows.setZero();
+    for (const Weighted& one : states_) one.state->add_delta(begin, rows, sign * one.weight, &workspace_);
+  }
+  void make_rows(Index begin, Out<T> rows) {
+    const BaseWeight<T> base = door_.base();
+    if (is_additive_) {
+      make_delta(begin, rows, 1);
+      const Scratch<T> memory(&workspace_, rows.size());
+      Out<T> before = out(memory.data(), rows.rows(), rows.cols());
+      base.copy_rows(begin, before);
+      rows += before;
+      return;
+    }
+    base.copy_rows(begin, rows);
+    const WeightRows<T> w{begin, rows, base, &workspace_};
+    for (const Weighted& one : states_)
+      if (one.state->has_update()) one.state->fold_update(w, one.weight);
+    for (const Weighted& one : states_)
+      if (one.state->has_factors()) one.state->fold_factors(w, one.weight);
+  }
+
+  /// Calls f(begin, rows) with scratch for some rows at a time, until it says no.
+  template <class F>
+  void for_each_block(F f) {
+    const Shape shape = door_.base().shape();
+    const Index most = std::min(shape[0], std::max<Index>(12, 65536 / std::max<Index>(shape[1], 1) / 12 * 12));
+    const Scratch<T> memory(&workspace_, most * shape[1]);
+    for (Index begin = 0; begin < shape[0]; begin += most) {
+      const Index count = std::min(most, shape[0] - begin);
+      if (!f(begin, out(memory.data(), count, shape[1]))) return;
+    }
+  }
+
+  /// Empty where the bias stays as it is.
+  [[nodiscard]] std::vector<T> folded_bias() {
+    const BaseWeight<T> base = door_.base().with_bias(trained_bias_);
+    bool changes = trained_bias_ != nullptr, needs = false;
+    for (const Weighted& one : states_) {
+      changes = changes || one.state->folds_bias();
+      needs = needs || one.state->needs_bias();
+    }
+    if (!changes || !(needs || base.has_bias())) return {};
+    std::vector<T> bias(std::size_t(trained_bias_ ? trained_bias_->shape().size() : base.shape()[0]));
+    if (base.has_bias()) base.copy_bias(bias.data());
+    for (const Weighted& one : states_)
+      if (one.state->has_update()) one.state->fold_bias(bias.data(), one.weight, base);
+    for (const Weighted& one : states_)
+      if (one.state->has_factors()) one.state->fold_bias(bias.data(), one.weight, base);
+    return bias;
+  }
+
+  WeightDoor<T>& door_;
+  std::vector<Weighted> states_;
+  const ParameterData* trained_bias_ = nullptr;
+  bool is_additive_ = true, reads_base_ = false;
+  Workspace workspace_;
+};
+
+[[nodiscard]] inline std::unique_ptr<AnyFold> make_fold(AnyWeightDoor& door, Dtype activations,
+                                                        const std::vector<const SiteEntry*>& entries) {
+  if (activations == Dtype::f64) return std::make_unique<Fold<double>>(static_cast<WeightDoor<double>&>(door), entries);
+  return std::make_unique<Fold<float>>(static_cast<WeightDoor<float>&>(door), entries);
+}
+
+/// Tells whether an adapter's parameters are the ones that they were.
+[[nodiscard]] inline std::uint64_t mark_of(AnyAdapterState& state) {
+  std::uint64_t mark = 0x9E3779B97F4A7C15u;
+  for (const AdapterParameter& parameter : state.parameters()) {
+    const std::byte* data = parameter.data->data();
+    const std::size_t bytes = data ? parameter.data->bytes() : 0;
+    for (std::size_t i = 0; i < bytes; i += 8) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, data + i, std::min<std::size_t>(8, bytes - i));
+      mark = (mark ^ word) * 0x2545F4914F6CDD1Du;
+      mark ^= mark >> 32;
+    }
+  }
+  return mark;
+}
+
+}  // namespace graft::detail

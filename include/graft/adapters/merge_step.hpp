@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "../tensor/parameter.hpp"
+
+namespace graft {
+
+/// How a merge is undone.
+enum class Unmerge {
+  by_delta,  ///< the delta is computed again and subtracted: exact to one rounding of the sum, however often
+  backup,    ///< the weight is kept: exact to the bit, its memory twice
+  reread     ///< the weight is a view of somebody's memory, to which it is bound again: exact, without a copy
+};
+
+/// What a merge does about a weight that two layers share.
+enum class Tied {
+  refuse,      ///< an error
+  untie,       ///< the layer that is merged gets memory of its own until it is unmerged
+  change_both  ///< the other layer changes with it
+};
+
+/// Adapters that were folded into a site's layer together, and what undoes that.
+struct MergeStep {
+  std::vector<unsigned> ids{};  ///< in the order of activation
+  bool changes_weight = false;
+  bool is_rebound = false;      ///< the layer has new memory: `weight` is the parameter that it had before
+  bool is_bias_rebound = false;
+  std::optional<ParameterData> weight{};  ///< what was there; without it the delta is subtracted
+  std::optional<ParameterData> bias{};
+  std::vector<std::uint64_t> marks{};     ///< of the adapters' parameters, where the delta has to be the same again
+};
+
+}  // namespace graft

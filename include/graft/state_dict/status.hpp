@@ -1,0 +1,190 @@
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../injection/merged.hpp"
+#include "wrappers.hpp"
+
+namespace graft {
+
+/// How one adapted layer stands: PEFT's TunerLayerStatus.
+struct LayerStatus {
+  std::string name;         ///< its path
+  std::string module_type;  ///< as PEFT prints it: "lora.Linear"
+  bool enabled = true;
+  std::vector<std::string> active_adapters;   ///< the model's, whether they are at this layer or not
+  std::vector<std::string> merged_adapters;   ///< in the order of merging
+  std::vector<std::string> available_adapters;  ///< those at this layer, sorted
+  std::map<std::string, bool> requires_grad;    ///< of adapters: whether all of their parameters do
+  std::map<std::string, std::vector<std::string>> devices;  ///< of adapters: "cpu", "meta"
+  std::vector<std::string> irregular;           ///< adapters with some parameters that require gradients and some not
+};
+
+/// How a whole model stands: PEFT's TunerModelStatus.
+struct ModelStatus {
+  std::string base_model_type;
+  std::map<std::string, std::string> peft_types;  ///< of adapters: "LORA", "ADALORA", "IA3"
+  Index trainable_params = 0, total_params = 0;
+  Index num_adapter_layers = 0;
+  bool enabled = true;
+  std::vector<std::string> active_adapters, merged_adapters, available_adapters;
+  std::map<std::string, bool> requires_grad;
+  std::map<std::string, std::vector<std::string>> devices;
+  std::vector<std::string> irregular;  ///< what layers disagree about: "merged_adapters", "requires_grad.<adapter>"
+};
+
+/// How many numbers a model has, and how many of them want gradients.
+struct ParameterCounts {
+  Index trainable = 0, total = 0;
+};
+
+namespace detail {
+[[nodiscard]] inline std::vector<std::string> names_of_ids(const ModelSites& model, const std::vector<unsigned>& ids) {
+  std::vector<std::string> names;
+  const auto records = records_of(model);
+  for (const unsigned id : ids)
+    for (const auto& record : records)
+      if (record->id == id) names.push_back(record->name());
+  return names;
+}
+
+[[nodiscard]] inline LayerStatus status_of(const ModelSites& model, const AnySite& site) {
+  const SiteTable& table = *site.table();
+  LayerStatus status;
+  status.name = site.path();
+  const std::string text = site_text("", site.facts(), &table);
+  status.module_type = text.empty() ? std::string(site.layer_name()) : text.substr(0, text.find('('));
+  status.enabled = table.enabled;
+  status.active_adapters = names_of_ids(model, table.selected);
+  status.merged_adapters = names_of_ids(model, table.merged);
+  for (const SiteEntry& entry : table.entries) {
+    if (!entry.record) continue;
+    const std::string& name = entry.record->name();
+    status.available_adapters.push_back(name);
+    std::vector<bool> wants;
+    std::set<std::string> devices;
+    const auto add = [&](bool requires_grad, Device device) {
+      wants.push_back(requires_grad);
+      devices.insert(device == Device::meta ? "meta" : "cpu");
+    };
+    if (AnyAdapterState* state = entry.state())
+      for (const AdapterParameter& parameter : state->parameters())
+        if (parameter.is_saved) add(parameter.data->requires_grad(), parameter.data->device());
+    if (entry.copy())
+      for (const BaseTensor& tensor : site.tensors(entry.copy())) add(entry.here()->copy_trains, tensor.read().device());
+    if (const ParameterData* bias = entry.bias()) add(bias->requires_grad(), bias->device());
+    const auto count = std::count(wants.begin(), wants.end(), true);
+    status.requires_grad[name] = !wants.empty() && count == std::ptrdiff_t(wants.size());
+    if (count != 0 && count != std::ptrdiff_t(wants.size())) status.irregular.push_back(name);
+    status.devices[name] = {devices.begin(), devices.end()};
+  }
+  std::sort(status.available_adapters.begin(), status.available_adapters.end());
+  return status;
+}
+
+[[nodiscard]] inline std::vector<LayerStatus> layer_status(const ModelSites& model) {
+  std::vector<LayerStatus> all;
+  for (const auto& site : model.sites)
+    if (const SiteTable* table = site->table(); table && !table->entries.empty()) all.push_back(status_of(model, *site));
+  if (all.empty())
+    fail<AdapterError>("the model has no adapter layers", "nothing was injected into it, or it was unloaded",
+                       "inject_adapter_in_model() or load_adapter() first");
+  return all;
+}
+
+[[nodiscard]] inline ParameterCounts count_parameters(const ModelSites& model) {
+  ParameterCounts counts;
+  std::set<const void*> seen;  // tied tensors are one parameter
+  const auto add_base = [&](const BaseTensor& tensor) {
+    if (!tensor.storage || seen.insert(tensor.storage).second) counts.total += tensor.shape.size();
+  };
+  for (const BaseTensor& tensor : model.plain) add_base(tensor);
+  for (const auto& site : model.sites) {
+    for (const BaseTensor& tensor : site->tensors()) add_base(tensor);
+    SiteTable* table = site->table();
+    if (!table) continue;
+    for (const SiteEntry& entry : table->entries) {
+      if (AnyAdapterState* state = entry.state())
+        for (const AdapterParameter& parameter : state->parameters()) {
+          counts.total += parameter.data->shape().size();
+          if (parameter.data->requires_grad()) counts.trainable += parameter.data->shape().size();
+        }
+      if (entry.copy())
+        for (const BaseTensor& tensor : site->tensors(entry.copy())) {
+          counts.total += tensor.shape.size();
+          if (entry.here()->copy_trains) counts.trainable += tensor.shape.size();
+        }
+      // a trained bias is the base's own in PEFT: counted there once
+      if (const ParameterData* bias = entry.bias(); bias && bias->requires_grad()) counts.trainable += bias->shape().size();
+    }
+  }
+  for (const auto& record : records_of(model))
+    for (const PlainBias& bias : record->plain_biases)
+      if (bias.values.requires_grad()) counts.trainable += bias.values.shape().size();
+  return counts;
+}
+
+[[nodiscard]] inline ModelStatus model_status(const ModelSites& model) {
+  const std::vector<LayerStatus> layers = layer_status(model);
+  const ParameterCounts counts = count_parameters(model);
+  ModelStatus status;
+  status.base_model_type = model.nodes.empty() ? "" : std::string(model.nodes.front().type);
+  status.trainable_params = counts.trainable;
+  status.total_params = counts.total;
+  status.num_adapter_layers = Index(layers.size());
+  status.enabled = is_enabled(model);
+  status.active_adapters = names_of_ids(model, selected_of(model));
+  status.merged_adapters = names_of_ids(model, merged_of(model));
+  for (const auto& record : records_of(model)) {
+    const std::string& name = record->name();
+    status.available_adapters.push_back(name);
+    status.peft_types[name] = std::string(peft_type_name(record->type()));
+    int wants = 0, wants_not = 0;
+    bool is_irregular = false;
+    std::set<std::string> devices;
+    for (const LayerStatus& layer : layers) {
+      const auto here = layer.requires_grad.find(name);
+      if (here == layer.requires_grad.end()) continue;
+      ++(here->second ? wants : wants_not);
+      is_irregular = is_irregular || std::count(layer.irregular.begin(), layer.irregular.end(), name);
+      const auto& on = layer.devices.at(name);
+      devices.insert(on.begin(), on.end());
+    }
+    status.requires_grad[name] = wants > 0 && wants_not == 0;
+    if (is_irregular || (wants > 0 && wants_not > 0)) status.irregular.push_back("requires_grad." + name);
+    status.devices[name] = {devices.begin(), devices.end()};
+  }
+  std::sort(status.available_adapters.begin(), status.available_adapters.end());
+  const auto disagrees = [&](const LayerStatus& layer) {  // an adapter that is merged elsewhere is here, and is not
+    return std::any_of(layer.available_adapters.begin(), layer.available_adapters.end(), [&](const std::string& name) {
+      const auto is_in = [&](const auto& names) { return std::find(names.begin(), names.end(), name) != names.end(); };
+      return is_in(status.merged_adapters) && !is_in(layer.merged_adapters);
+    });
+  };
+  if (std::any_of(layers.begin(), layers.end(), disagrees)) status.irregular.push_back("merged_adapters");
+  return status;
+}
+}  // namespace detail
+
+/// Every layer that has adapters, as it stands. @throws AdapterError if there is none.
+template <class M>
+[[nodiscard]] std::vector<LayerStatus> get_layer_status(const M& model) {
+  return detail::layer_status(sites_of(model));
+}
+/// The model as a whole. @throws AdapterError if it has no adapters.
+template <class M>
+[[nodiscard]] ModelStatus get_model_status(const M& model) {
+  return detail::model_status(sites_of(model));
+}
+/// How many parameters want gradients, and how many there are: base, adapters and copies.
+template <class M>
+[[nodiscard]] ParameterCounts get_nb_trainable_parameters(const M& model) {
+  return detail::count_parameters(sites_of(model));
+}
+
+}  // namespace graft
