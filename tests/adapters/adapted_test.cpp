@@ -92,9 +92,11 @@ TEST_CASE("moving a model takes its adapters along; a copy of itself changes not
   CHECK(graft::adapter_names(moved) == std::vector<std::string>{"a"});
 }
 
-TEST_CASE("the laws hold for LoRA at a user's embedding") {
+TEST_CASE("the laws hold for LoRA and DoRA at a user's embedding") {
   laws::all<awkward::LookupCase<double>, laws::LoraMethod>();
+  laws::all<awkward::LookupCase<double>, laws::DoraMethod>();
 }
-TEST_CASE("the laws hold for LoRA at a user's convolution") {
+TEST_CASE("the laws hold for LoRA and DoRA at a user's convolution") {
   laws::all<awkward::StridedCase<float>, laws::LoraMethod>();
+  laws::all<awkward::StridedCase<float>, laws::DoraMethod>();
 }

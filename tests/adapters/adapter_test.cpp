@@ -37,12 +37,15 @@ TEST_CASE("adapters of narrow layers are float") {
   CHECK(net.site.parameter("default", "lora_A").dtype() == graft::Dtype::f32);
 }
 
-TEST_CASE("the laws hold for LoRA at a bf16 linear layer") {
+TEST_CASE("the laws hold for LoRA and DoRA at a bf16 linear layer") {
   laws::all<awkward::LinearCase<graft::bf16>, laws::LoraMethod>();
+  laws::all<awkward::LinearCase<graft::bf16>, laws::DoraMethod>();
 }
-TEST_CASE("the laws hold for LoRA at an f16 embedding") {
+TEST_CASE("the laws hold for LoRA and DoRA at an f16 embedding") {
   laws::all<awkward::EmbeddingCase<graft::f16>, laws::LoraMethod>();
+  laws::all<awkward::EmbeddingCase<graft::f16>, laws::DoraMethod>();
 }
-TEST_CASE("the laws hold for LoRA at a 1-d convolution") {
+TEST_CASE("the laws hold for LoRA and DoRA at a 1-d convolution") {
   laws::all<awkward::Conv1dCase<double>, laws::LoraMethod>();
+  laws::all<awkward::Conv1dCase<double>, laws::DoraMethod>();
 }

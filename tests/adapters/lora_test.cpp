@@ -134,9 +134,11 @@ TEST_CASE("a rank above the layer's sizes is allowed") {
   CHECK(results::same_values(net(x), expected));
 }
 
-TEST_CASE("the laws hold for LoRA at a linear layer") {
+TEST_CASE("the laws hold for LoRA and DoRA at a linear layer") {
   laws::all<awkward::LinearCase<float>, laws::LoraMethod>();
+  laws::all<awkward::LinearCase<float>, laws::DoraMethod>();
 }
-TEST_CASE("the laws hold for LoRA at an embedding") {
+TEST_CASE("the laws hold for LoRA and DoRA at an embedding") {
   laws::all<awkward::EmbeddingCase<double>, laws::LoraMethod>();
+  laws::all<awkward::EmbeddingCase<double>, laws::DoraMethod>();
 }

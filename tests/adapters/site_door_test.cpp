@@ -96,9 +96,11 @@ TEST_CASE("a convolution's result may be a tensor or a matrix of rows") {
   CHECK(results::same_bits(into, y));
 }
 
-TEST_CASE("the laws hold for LoRA at a user's column-major linear layer") {
+TEST_CASE("the laws hold for LoRA and DoRA at a user's column-major linear layer") {
   laws::all<awkward::PlainLinearCase<float>, laws::LoraMethod>();
+  laws::all<awkward::PlainLinearCase<float>, laws::DoraMethod>();
 }
-TEST_CASE("the laws hold for LoRA at a user's transposed layer") {
+TEST_CASE("the laws hold for LoRA and DoRA at a user's transposed layer") {
   laws::all<awkward::TransposedCase<double>, laws::LoraMethod>();
+  laws::all<awkward::TransposedCase<double>, laws::DoraMethod>();
 }

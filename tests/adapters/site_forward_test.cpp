@@ -116,9 +116,10 @@ TEST_CASE("disabled, a batch's selections are not looked at") {
   CHECK(results::same_bits(net(batch.input(x)), filled()(batch.input(x))));
 }
 
-TEST_CASE("the laws hold for LoRA at a grouped convolution") {
+TEST_CASE("the laws hold for LoRA and DoRA at a grouped convolution") {
   laws::all<awkward::GroupedConv2dCase<float>, laws::LoraMethod>();
 }
-TEST_CASE("the laws hold for LoRA at a 3-d convolution") {
+TEST_CASE("the laws hold for LoRA and DoRA at a 3-d convolution") {
   laws::all<awkward::Conv3dCase<double>, laws::LoraMethod>();
+  laws::all<awkward::Conv3dCase<double>, laws::DoraMethod>();
 }

@@ -52,6 +52,7 @@ inline graft::PeftConfig lora_config(const nlohmann::json& json) {
                            .target_modules = targets(json.at("target_modules")),
                            .exclude_modules = targets(json.at("exclude_modules")),
                            .use_rslora = json.at("use_rslora"),
+                           .use_dora = json.at("use_dora"),
                            .lora_bias = json.at("lora_bias"),
                            .init_lora_weights = initialisation(json.at("init_lora_weights")),
                            .layers_to_transform = numbers(json.at("layers_to_transform")),

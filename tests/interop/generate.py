@@ -1,4 +1,6 @@
-"""Writes the golden cases into a folder: python generate.py ../data/golden
+"""Writes the golden cases into a folder: python generate.py ../data/golden [name...]
+
+With names, those cases alone; the others in the folder stay.
 
 Every value comes from a fixed seed; the order in which PEFT writes its sets is fixed by the hash seed.
 """
@@ -20,9 +22,14 @@ import peft_side
 def main():
     target = Path(sys.argv[1])
     torch.set_num_threads(1)
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
+    names = sys.argv[2:]
+    if not names:
+        shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True, exist_ok=True)
     for case in golden_cases.all_cases():
+        if names and case["name"] not in names:
+            continue
+        shutil.rmtree(target / case["name"], ignore_errors=True)
         try:
             peft_side.prepare(case, target / case["name"])
         except Exception as error:

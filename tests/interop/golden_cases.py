@@ -197,4 +197,33 @@ def all_cases():
     add(fresh, "ia3_fresh", decoder, ia3({"target_modules": ["k_proj", "down_proj"], "feedforward_modules": ["down_proj"]}, style="bare"))
     # With alpha <= 0 PEFT scales by the rank, and after a load by the rank that was kept.
     add(loaded, "adalora_pruned_alpha_zero", mlp, adalora(LIST | {"init_r": 7, "lora_alpha": 0}, pruned=True))
+
+    # DoRA, with seeds of its own: cases may come and go before it
+    seed[0] = 6000
+
+    def dora(config, name="default", **more):
+        return lora(config | {"use_dora": True}, name, **more)
+
+    rslora = {"r": 3, "use_rslora": True, "lora_dropout": 0.25, "bias": "lora_only"}
+    add(loaded, "lora_dora", mlp, dora(LIST))
+    add(loaded, "lora_dora_rslora", mlp, dora(LIST | rslora), mapped=True)
+    add(loaded, "lora_dora_no_base_bias", of(mlp, bias=False), dora(LIST | {"bias": "all", "modules_to_save": ["head"]}))
+    add(loaded, "lora_dora_base_f64", of(mlp, "f64"), dora(LIST, "alice"))
+    add(loaded, "lora_dora_base_bf16", of(mlp, "bf16"), dora(LIST, file_dtype="bf16"))
+    add(low_level, "lora_dora_bare", mlp, dora(LIST | {"bias": "all"}, style="bare"), True, source="struct")
+    add(low_level, "lora_dora_from_keys", mlp, dora(LIST, style="bare"), from_state_dict=True, targets=[])
+    add(fresh, "lora_dora_fresh", mlp, dora(LIST, style="bare"))
+    other = {"target_modules": ["fc2", "head"], "r": 3}
+    add(several, "lora_dora_two", mlp, [dora(LIST), dora(other | rslora | {"bias": "none"}, "other")], True, 0.3)
+    add(several, "lora_dora_and_lora", mlp, [dora(LIST), lora(other, "other")], False, -1.5)
+    add(several, "lora_and_dora", of(mlp, "f64"), [lora(LIST), dora(other, "other")], True, 2.0)
+    ends = {"target_modules": ["embed_tokens", "k_proj", "lm_head"]}
+    add(loaded, "lora_dora_embedding", of(decoder, bias=True, padding_idx=1), dora(ends | {"use_rslora": True}))
+    add(several, "lora_dora_embedding_two", decoder, [dora(tokens), dora(ends | {"r": 3}, "b"), lora(tokens, "c")], True, 0.3)
+    add(loaded, "lora_dora_transposed", transposed, dora({"target_modules": ["c_fc", "c_proj"]}))
+    add(loaded, "lora_dora_user", user, dora({"target_modules": ["table", "project"]}))
+    add(loaded, "lora_dora_user_conv", user_conv, dora({"target_modules": ["conv"]}))
+    add(loaded, "lora_dora_conv1d", of(conv_net, [3], [7], stride=[2], padding=[1]), dora(both))
+    add(several, "lora_dora_conv2d", of(conv_net, [3, 2], [5, 4], padding=[1, 0]), [dora(both), dora(both | {"r": 3}, "b")], True, 2.0)
+    add(loaded, "lora_dora_conv3d", of(conv_net, [2, 1, 3], [4, 3, 4], stride=[1, 2, 1]), dora(both | {"use_rslora": True}))
     return made

@@ -36,7 +36,7 @@ def randomise(model, seed):
     for name, parameter in model.named_parameters():
         if "ranknum" in name:
             continue
-        if "ia3_" in name:
+        if "ia3_" in name or "lora_magnitude" in name:
             twins.fill(parameter, generator, 0.4, 1.0)
         elif "modules_to_save" in name:
             twins.fill(parameter, generator, (parameter[0].numel() if parameter.dim() > 1 else 4) ** -0.5, 0.1)

@@ -246,6 +246,11 @@ class Draw:
                 if kind in ("conv1", "conv2", "conv3", "user_conv"):
                     config["r"] = 2 * self.r.randint(1, 3)
                     config["lora_alpha"] = self.one(3, 5, 7.5, -1)
+                # a lookup with max_norm changes the weight whose norms DoRA takes, in torch
+                shapes = [s for s in model["sizes"].values() if isinstance(s, dict)]
+                grouped = any(s["groups"] > 1 for s in shapes)
+                if not (config.get("lora_bias") or grouped or model["sizes"].get("max_norm")) and self.chance(0.25):
+                    config["use_dora"] = True
             elif method == "adalora":
                 config = self.adalora(targets)
             else:

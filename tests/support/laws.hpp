@@ -29,6 +29,13 @@ struct LoraMethod {
             .lora_bias = graft::detail::traits_of<typename Case::Layer>::kind != graft::LayerKind::embedding};
   }
 };
+/// DoRA, with the trained biases that it takes out of what stands before it.
+template <class Case>
+struct DoraMethod {
+  static graft::LoraConfig config() {
+    return {.r = Case::r, .lora_alpha = 7, .bias = graft::Bias::lora_only, .target_modules = {"site"}, .use_dora = true};
+  }
+};
 template <class Case>
 struct AdaLoraMethod {
   static graft::AdaLoraConfig config() {

@@ -38,6 +38,7 @@ struct AdapterParameter {
   std::string_view suffix;  ///< ".weight", ".bias" or nothing
   ParameterData* data;
   bool is_saved = true;  ///< part of an adapter's file
+  bool has_suffix_in_file = true;
 };
 
 /// What comes into a site: rows, or ids at an embedding.
@@ -75,7 +76,8 @@ class AnyAdapterState {
   [[nodiscard]] virtual std::unique_ptr<AnyAdapterState> clone() const = 0;
   /// In the order in which torch registers them.
   [[nodiscard]] virtual std::vector<AdapterParameter> parameters() = 0;
-  /// Fills the parameters as the config says (1.4): by (seed, path and name, index), whenever it is called.
+  /// Fills the parameters as the config says (1.4): by (seed, path and name, index), whenever it is called. Sites call
+  /// it, with what starts from their weight after it (`AnySite::initialise`).
   virtual void initialise(std::uint64_t seed, std::string_view path) = 0;
   /// Lets `initialise` start from these factors, and every update subtract them.
   virtual void take_initial_factors(const LowRank<double>&) {}
@@ -127,6 +129,8 @@ class AdapterState : public AnyAdapterState {
   /// Adds to y (n, out), in which the product with `base` stands already, and the updates of the adapters before.
   virtual void update(const SiteInput<T>& /*x*/, Out<T> /*y*/, double /*weight*/, const BaseWeight<T>& /*base*/,
                       Workspace*) const {}
+  /// Fills the parameters that start from the layer's weight: to be called after `initialise`.
+  virtual void start_from(const BaseWeight<T>& /*base*/) {}
   /// Changes the result y (n, out).
   virtual void after(Out<T> /*y*/, double /*weight*/) const {}
 

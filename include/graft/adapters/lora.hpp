@@ -15,6 +15,7 @@
 #include "../modules/conv_geometry.hpp"
 #include "../modules/embedding.hpp"
 #include "adapter.hpp"
+#include "dora.hpp"
 #include "init_scheme.hpp"
 
 namespace graft {
@@ -36,6 +37,7 @@ struct Lora {
 ///
 /// Where a scheme starts from the base weight (PiSSA, OLoRA), the update is scaling · (B·A − B₀·A₀)·x: the base keeps
 /// its values, and the result is that of PEFT, which takes scaling · B₀·A₀ out of the base.
+/// With use_dora a magnitude per output unit scales what the layer and the adapters before have made, and the update.
 template <class T>
 class Lora::State final : public AdapterState<T> {
  public:
@@ -58,19 +60,29 @@ class Lora::State final : public AdapterState<T> {
     if (config.lora_bias) beta_ = ParameterData(dtype_of<T>, Shape{facts.out});
     has_beta_ = config.lora_bias;
     for (ParameterData* parameter : {&a_, &b_, &beta_}) parameter->set_requires_grad(!config.inference_mode);
+    if (!config.use_dora) return;
+    dora_ = std::make_shared<detail::Dora<T>>(facts);
+    dora_->magnitude.set_requires_grad(!config.inference_mode);
   }
 
   [[nodiscard]] PeftType type() const override { return PeftType::lora; }
-  [[nodiscard]] std::unique_ptr<AnyAdapterState> clone() const override { return std::make_unique<State>(*this); }
-  [[nodiscard]] bool is_meta() const override { return a_.is_meta() || b_.is_meta() || (has_beta_ && beta_.is_meta()); }
+  [[nodiscard]] std::unique_ptr<AnyAdapterState> clone() const override {
+    auto same = std::make_unique<State>(*this);
+    if (dora_) same->dora_ = std::make_shared<detail::Dora<T>>(*dora_);
+    return same;
+  }
+  [[nodiscard]] bool is_meta() const override {
+    return a_.is_meta() || b_.is_meta() || (has_beta_ && beta_.is_meta()) || (dora_ && dora_->magnitude.is_meta());
+  }
   [[nodiscard]] Index rank() const override { return r_; }
   [[nodiscard]] double scaling() const override { return scaling_; }
   [[nodiscard]] double dropout() const override { return dropout_; }
 
   [[nodiscard]] std::vector<AdapterParameter> parameters() override {
-    if (facts_.kind == LayerKind::embedding) return {{"lora_embedding_A", "", &a_}, {"lora_embedding_B", "", &b_}};
     std::vector<AdapterParameter> all{{"lora_A", ".weight", &a_}, {"lora_B", ".weight", &b_}};
+    if (facts_.kind == LayerKind::embedding) all = {{"lora_embedding_A", "", &a_}, {"lora_embedding_B", "", &b_}};
     if (has_beta_) all.push_back({"lora_B", ".bias", &beta_});
+    if (dora_) all.push_back({"lora_magnitude_vector", ".weight", &dora_->magnitude, true, false});
     return all;
   }
 
@@ -86,9 +98,9 @@ class Lora::State final : public AdapterState<T> {
       fill_normal(b_, {seed, name + ".lora_embedding_B"}, 1);
       return;
     }
-    if (facts_.kind == LayerKind::linear && initial_) return start_from(*initial_);
+    if (facts_.kind == LayerKind::linear && initial_) return copy_factors(*initial_);
     if (facts_.kind == LayerKind::linear && init_ == InitScheme::orthogonal)
-      return start_from(to_parameters(detail::need_factorisers("init_lora_weights \"orthogonal\"").orthogonal(facts_.out, facts_.in, r_, seed, name)));
+      return copy_factors(to_parameters(detail::need_factorisers("init_lora_weights \"orthogonal\"").orthogonal(facts_.out, facts_.in, r_, seed, name)));
     if (init_ == InitScheme::gaussian) fill_normal(a_, {seed, name + ".lora_A.weight"}, 1 / double(r_));
     else fill_uniform(a_, {seed, name + ".lora_A.weight"}, bound_a);
     if (is_identity) fill_constant(b_, 0);
@@ -102,14 +114,19 @@ class Lora::State final : public AdapterState<T> {
     initial_ = std::make_shared<const InitialFactors>(to_parameters(factors));
   }
   [[nodiscard]] const InitialFactors* initial_factors() const override { return initial_.get(); }
+  void start_from(const BaseWeight<T>& base) override {
+    if (dora_) dora_->initialise(base, a_, b_, scaling_);
+  }
 
-  void update(const SiteInput<T>& x, Out<T> y, double weight, const BaseWeight<T>&, Workspace* workspace) const override {
-    const T scale = T(weight * scaling_);
-    switch (facts_.kind) {
-      case LayerKind::linear: return update_linear(x.rows, y, scale, workspace);
-      case LayerKind::embedding: return update_embedding(x.ids, y, scale, workspace);
-      case LayerKind::conv: return update_conv(x, y, scale, workspace);
-    }
+  void update(const SiteInput<T>& x, Out<T> y, double weight, const BaseWeight<T>& base, Workspace* workspace) const override {
+    if (!dora_) return update(x, y, weight, data(b_), workspace);
+    const Scratch<T> memory(workspace, (1 + r_) * facts_.out);
+    const T* c = factors(base, weight, memory.data(), workspace);
+    dora_->rescale(y, c, base, workspace);
+    T* scaled = memory.data() + facts_.out;  // c's share of the update, at the cost of B alone
+    for (Index o = 0; o < facts_.out; ++o)
+      for (Index j = 0; j < r_; ++j) scaled[o * r_ + j] = c[o] * data(b_)[o * r_ + j];
+    update(x, y, weight, scaled, workspace);
   }
 
   [[nodiscard]] std::optional<MergeRefusal> merge_refusal() const override {
@@ -121,6 +138,7 @@ class Lora::State final : public AdapterState<T> {
                           "leave it unmerged"};
     return {};
   }
+  [[nodiscard]] bool is_additive() const override { return !dora_; }
   [[nodiscard]] bool folds_bias() const override { return has_beta_; }
   [[nodiscard]] bool needs_bias() const override { return has_beta_; }
 
@@ -142,6 +160,18 @@ class Lora::State final : public AdapterState<T> {
     kernels::add_low_rank_delta<T>(count, width, r_, columns, r_, nullptr, scale, down, width, rows.data(), rows.outerStride(),
                                    scratch.data());
   }
+  void fold_update(const WeightRows<T>& w, double weight) const override {
+    add_delta(w.begin, w.rows, weight, w.workspace);
+    if (!dora_) return;
+    const Scratch<T> memory(w.workspace, facts_.out);
+    const T* c = factors(w.base, weight, memory.data(), w.workspace);
+    Out<T> rows = w.rows;
+    for (Index i = 0; i < rows.rows(); ++i) {  // a factor for every row, or those of the dimensions for each
+      T* row = rows.data() + i * rows.outerStride();
+      if (facts_.kind == LayerKind::embedding) kernels::multiply<T>(1, rows.cols(), row, 0, c, 0, row, 0);
+      else kernels::scale<T>(1, rows.cols(), c[w.begin + i], row, 0, row, 0);
+    }
+  }
   void fold_bias(T* bias, double weight, const BaseWeight<T>&) const override {
     if (!has_beta_) return;
     const T scale = T(weight * scaling_);
@@ -149,9 +179,23 @@ class Lora::State final : public AdapterState<T> {
   }
 
  private:
-  void update_linear(const In<T>& x, Out<T> y, T scale, Workspace* workspace) const {
+  [[nodiscard]] const T* factors(const BaseWeight<T>& base, double weight, T* memory, Workspace* workspace) const {
+    return dora_->factors(base, a_, b_, scaling_, weight, memory, workspace);
+  }
+
+  /// `b` stands for B.
+  void update(const SiteInput<T>& x, Out<T> y, double weight, const T* b, Workspace* workspace) const {
+    const T scale = T(weight * scaling_);
+    switch (facts_.kind) {
+      case LayerKind::linear: return update_linear(x.rows, y, scale, b, workspace);
+      case LayerKind::embedding: return update_embedding(x.ids, y, scale, b, workspace);
+      case LayerKind::conv: return update_conv(x, y, scale, b, workspace);
+    }
+  }
+
+  void update_linear(const In<T>& x, Out<T> y, T scale, const T* b, Workspace* workspace) const {
     const Scratch<T> scratch(workspace, kernels::low_rank_scratch(x.rows(), facts_.in, facts_.out, r_));
-    kernels::low_rank_update<T>(x.rows(), facts_.in, facts_.out, r_, x.data(), x.outerStride(), data(a_), data(b_),
+    kernels::low_rank_update<T>(x.rows(), facts_.in, facts_.out, r_, x.data(), x.outerStride(), data(a_), b,
                                 nullptr, scale, data(beta_), y.data(), y.outerStride(), scratch.data());
     if (initial_)
       kernels::low_rank_update<T>(x.rows(), facts_.in, facts_.out, r_, x.data(), x.outerStride(), data(initial_->a),
@@ -185,7 +229,7 @@ class Lora::State final : public AdapterState<T> {
     return own;
   }
   /// The values alone: what was said about gradients stays.
-  void start_from(const InitialFactors& factors) {
+  void copy_factors(const InitialFactors& factors) {
     assign(a_, factors.a);
     assign(b_, factors.b);
   }
@@ -194,7 +238,7 @@ class Lora::State final : public AdapterState<T> {
     std::memcpy(parameter.data(), values.data(), parameter.bytes());
   }
 
-  void update_embedding(const Ids& ids, Out<T> y, T scale, Workspace* workspace) const {
+  void update_embedding(const Ids& ids, Out<T> y, T scale, const T* b, Workspace* workspace) const {
     const Index n = ids.size(), num = facts_.in;
     for (Index i = 0; i < n; ++i)
       if (ids[i] < 0 || ids[i] >= num) detail::id_out_of_range(ids[i], num);
@@ -202,7 +246,7 @@ class Lora::State final : public AdapterState<T> {
     scale *= T(facts_.embed_scale);
     if (!facts_.max_norm) {
       kernels::low_rank_embedding_update<T>(
-          n, [&](Index i) { return ids[i]; }, num, r_, facts_.out, data(a_), data(b_), scale, y.data(), y.outerStride(), scratch.data());
+          n, [&](Index i) { return ids[i]; }, num, r_, facts_.out, data(a_), b, scale, y.data(), y.outerStride(), scratch.data());
       return;
     }
     // torch looks A's columns up with the base's max_norm: longer ones are scaled down to it
@@ -216,15 +260,15 @@ class Lora::State final : public AdapterState<T> {
       const double norm = std::pow(sum, 1 / facts_.norm_type);
       const T factor = scale * T(detail::renorm_factor(norm, *facts_.max_norm));
       for (Index k = 0; k < r_; ++k) column[k] *= factor;
-      kernels::low_rank_expand<T>(1, facts_.out, r_, column, data(b_), y.data() + i * y.outerStride(), y.outerStride(), column + r_);
+      kernels::low_rank_expand<T>(1, facts_.out, r_, column, b, y.data() + i * y.outerStride(), y.outerStride(), column + r_);
     }
   }
 
-  void update_conv(const SiteInput<T>& x, Out<T> y, T scale, Workspace* workspace) const {
+  void update_conv(const SiteInput<T>& x, Out<T> y, T scale, const T* b, Workspace* workspace) const {
     const kernels::ConvGeometry geometry = detail::conv_geometry(facts_.conv, x.row_shape);
     const Scratch<T> scratch(workspace, kernels::low_rank_conv_scratch(geometry, r_));
     for (Index i = 0; i < x.rows.rows(); ++i)
-      kernels::low_rank_conv_update<T>(geometry, r_, x.rows.data() + i * x.rows.outerStride(), data(a_), data(b_), nullptr,
+      kernels::low_rank_conv_update<T>(geometry, r_, x.rows.data() + i * x.rows.outerStride(), data(a_), b, nullptr,
                                        scale, data(beta_), y.data() + i * y.outerStride(), scratch.data());
   }
 
@@ -238,6 +282,7 @@ class Lora::State final : public AdapterState<T> {
   std::shared_ptr<const InitialFactors> initial_{};  // never changes: copies share it
   ParameterData a_, b_, beta_;
   bool has_beta_ = false;
+  std::shared_ptr<detail::Dora<T>> dora_{};  // with use_dora; of one state alone: clone() makes another
 };
 
 }  // namespace graft

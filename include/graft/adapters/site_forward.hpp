@@ -109,7 +109,7 @@ class SiteForward {
       for (const Selected& one : here)
         if (one.adapter->copy) {
           call_base<L, T>(copy_of(one), seen, rows, batch_.workspace);
-          base = base_weight_of(copy_of(one));
+          base = base_weight_of(copy_of(one)).without_version();  // another adapter's layer, and not always this one
         }
       for (const Selected& one : here)
         if (one.adapter->bias) {

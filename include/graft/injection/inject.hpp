@@ -71,7 +71,7 @@ using NewSiteAdapters = std::vector<std::pair<std::size_t, std::shared_ptr<SiteA
     SiteAdapter& here = at(site);
     here.state = model.sites[site]->make_state(plan.config, adapter);
     start_from_base(*model.sites[site], plan.config, adapter, *here.state);
-    if (!adapter.low_cpu_mem_usage) here.state->initialise(adapter.seed, adapter.path);
+    if (!adapter.low_cpu_mem_usage) model.sites[site]->initialise(*here.state, adapter.seed);
   }
   for (const std::size_t site : plan.copied) {
     at(site).copy = model.sites[site]->make_copy();

@@ -76,6 +76,7 @@ class Planner {
       adapter.lora_alpha = alphas.value(adapter.path).value_or(config.lora_alpha);
       check(config, model_.sites[site]->facts(), adapter);
       check_initialisation(config, *model_.sites[site], adapter);
+      if (config.use_dora) check_dora(*model_.sites[site]);
       plan_.adapted.push_back({site, std::move(adapter)});
     }
     ranks.report_idle(options_.strict_targets, plan_.report);
@@ -132,6 +133,24 @@ class Planner {
       fail<MergeError>(problem + "into whose weight adapters are merged", "the start would be that of the sum",
                        "unmerge_adapter() first");
     (void)base_weight_view(site);
+  }
+
+  void check_dora(const AnySite& site) const {
+    const LayerFacts facts = site.facts();
+    if (facts.kind == LayerKind::conv && facts.conv.groups > 1)
+      fail<ConfigError>("use_dora at '" + site.path() + "', a convolution of " + std::to_string(facts.conv.groups) + " groups",
+                        "DoRA takes the norms of the weight plus B·A, and a grouped weight has another shape than B·A",
+                        "leave use_dora out, or exclude the convolution with exclude_modules");
+    if (!site.shows_weight())
+      fail<TargetError>("use_dora at '" + site.path() + "', a " + std::string(site.layer_name()) + " that does not show its weight",
+                        "DoRA takes the norms of the base weight",
+                        "give layer_traits<" + std::string(site.layer_name()) + "> a weight(layer), or leave use_dora out");
+    if (options_.low_cpu_mem_usage) return;
+    for (const BaseTensor& tensor : site.tensors())
+      if (tensor.key == "weight" && tensor.read().device() == Device::meta)
+        fail<MetaError>("use_dora at '" + site.path() + "', whose base weight has no memory yet",
+                        "the magnitudes start as the norms of the base weight",
+                        "load the base model before its adapters, or inject with low_cpu_mem_usage and load the adapter");
   }
 
   void plan_sites(const AdaLoraConfig& config, const std::vector<std::size_t>& sites) {

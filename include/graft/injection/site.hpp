@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -36,6 +37,10 @@ class AnySite {
   virtual SiteTable& make_table(unsigned number) const = 0;
   virtual void drop_table() const = 0;
   [[nodiscard]] virtual std::unique_ptr<AnyAdapterState> make_state(const PeftConfig&, const AdapterPlan&) const = 0;
+  /// Gives a state that belongs here the values that its config says, from the seed and the layer's weight.
+  virtual void initialise(AnyAdapterState& state, std::uint64_t seed) const = 0;
+  /// Whether the layer's traits show its weight.
+  [[nodiscard]] virtual bool shows_weight() const = 0;
   [[nodiscard]] virtual std::unique_ptr<AnyModuleCopy> make_copy() const = 0;
   /// Makes a copy's layer the base layer. Whether its memory was taken over, so that what was tied no longer is.
   virtual bool adopt(AnyModuleCopy& copy) const = 0;
@@ -94,6 +99,11 @@ class SiteOf<Adapted<L, As...>> final : public AnySite {
     (offer.template operator()<As>(), ...);
     return state;
   }
+  void initialise(AnyAdapterState& state, std::uint64_t seed) const override {
+    state.initialise(seed, path());
+    static_cast<AdapterState<T>&>(state).start_from(base_weight_of(std::as_const(site_.base_layer())));
+  }
+  [[nodiscard]] bool shows_weight() const override { return has_weight<const L>; }
   [[nodiscard]] std::unique_ptr<AnyModuleCopy> make_copy() const override {
     return std::make_unique<ModuleCopy<L>>(site_.base_layer());
   }

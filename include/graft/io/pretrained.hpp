@@ -102,7 +102,7 @@ inline void initialise_missing(const ModelSites& model, unsigned id) {
     SiteEntry* entry = table ? table->find(id) : nullptr;
     if (!entry || !entry->state() || !entry->state()->is_meta()) continue;
     const std::unique_ptr<AnyAdapterState> fresh = entry->state()->clone();
-    fresh->initialise(0, site->path());
+    site->initialise(*fresh, 0);
     auto from = fresh->parameters();
     auto to = entry->state()->parameters();
     for (std::size_t i = 0; i < to.size(); ++i)

@@ -49,10 +49,17 @@ class BaseWeight {
     return other;
   }
 
+  /// The same without a version: of a layer that may give its place to another one.
+  [[nodiscard]] BaseWeight without_version() const {
+    BaseWeight other = *this;
+    other.is_versioned_ = false;
+    return other;
+  }
+
   /// Another number after every write of the weight; nothing where writes cannot be seen: then nothing that is
   /// computed from it may be kept.
   [[nodiscard]] std::optional<std::uint64_t> version() const {
-    return access_->version ? access_->version(layer_) : std::nullopt;
+    return is_versioned_ && access_->version ? access_->version(layer_) : std::nullopt;
   }
   /// Tells layers apart for whoever keeps what was computed of one.
   [[nodiscard]] const void* layer() const { return layer_; }
@@ -61,6 +68,7 @@ class BaseWeight {
   const void* layer_;
   const Access* access_;
   const ParameterData* trained_bias_ = nullptr;
+  bool is_versioned_ = true;
 };
 
 namespace detail {

@@ -62,7 +62,10 @@ struct AdapterSlot {
       for (const AdapterParameter& parameter : state->parameters()) {
         if (!parameter.is_saved) continue;
         const std::string in_memory = memory_key(path, parameter.name, record.name(), parameter.suffix);
-        of_data(file_key(path, parameter.name, parameter.suffix), {in_memory}, parameter.data, in_memory);
+        std::vector<std::string> others{in_memory};
+        std::string key = file_key(path, parameter.name, parameter.suffix);
+        if (!parameter.has_suffix_in_file) others.push_back(std::exchange(key, file_key(path, parameter.name, "")));
+        of_data(std::move(key), std::move(others), parameter.data, in_memory);
       }
     if (entry->copy())
       for (const BaseTensor& tensor : site.tensors(entry->copy())) {

@@ -49,7 +49,9 @@ class WrapperText {
     for (const std::string_view name : {"lora_A", "lora_B"}) children.push_back({std::string(name), matrices(name)});
     for (const std::string_view name : {"lora_embedding_A", "lora_embedding_B"})
       children.push_back({std::string(name), parameters(name)});
-    children.push_back({"lora_magnitude_vector", modules([](const SiteEntry&) { return std::string(); })});
+    children.push_back({"lora_magnitude_vector", modules([&](const SiteEntry& entry) {
+                          return find(entry, "lora_magnitude_vector") ? dora_text() : std::string();
+                        })});
     if (wrapper_.kind == Wrapper::adalora)
       for (const std::string_view name : {"lora_E", "ranknum"}) children.push_back({std::string(name), parameters(name)});
     const std::string_view method = wrapper_.kind == Wrapper::adalora ? "adalora.SVD" : "lora.";
@@ -68,6 +70,12 @@ class WrapperText {
 
   [[nodiscard]] static std::string dropout_text(double p) {
     return p > 0 ? module_text("Dropout", "p=" + python_float(p) + ", inplace=False", {}) : "Identity()";
+  }
+
+  /// Classes print their prefix themselves, and of every class but Linear's the parent's name comes with it once more.
+  [[nodiscard]] std::string dora_text() const {
+    const std::string own = "Dora" + class_name() + "Layer()";
+    return facts_.kind == LayerKind::linear ? "lora.dora." + own : "lora.dora.lora.dora." + own;
   }
 
   static const ParameterData* find(const SiteEntry& entry, std::string_view name, std::string_view suffix = ".weight") {

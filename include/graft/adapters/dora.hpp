@@ -1,0 +1,149 @@
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <initializer_list>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "../kernels/elementwise.hpp"
+#include "../kernels/row_norms.hpp"
+#include "../modules/base_weight.hpp"
+#include "../tensor/init.hpp"
+#include "../tensor/workspace.hpp"
+
+namespace graft::detail {
+
+/// DoRA (Liu et al., arXiv:2402.09353) beside LoRA's A (r, width) and B (out, r): a magnitude m per output unit. With
+/// c = m / ‖W + s·B·A‖ the layer computes c ∘ (y − b + s·B·A·x) + b, where y is what stood there before.
+///
+/// What the norms need of W, A and B is kept until one of them is written, for every s at once. Threads in forward
+/// share it: one of them makes it, the others wait; afterwards nobody locks.
+template <class T>
+class Dora {
+ public:
+  ParameterData magnitude;  ///< linear: (out), embedding: (dim), convolution: (1, out, 1…)
+
+  explicit Dora(const LayerFacts& facts)
+      : out_(facts.out), is_embedding_(facts.kind == LayerKind::embedding) {
+    Shape shape{out_};
+    if (facts.kind == LayerKind::conv) {
+      shape = Shape{1, out_};
+      for (std::size_t axis = 0; axis < facts.conv.kernel.rank(); ++axis) shape.push_back(1);
+    }
+    magnitude = ParameterData(dtype_of<T>, shape);
+  }
+  /// A copy belongs to another layer: it starts without norms.
+  Dora(const Dora& other) : magnitude(other.magnitude), out_(other.out_), is_embedding_(other.is_embedding_) {}
+  Dora& operator=(const Dora&) = delete;
+
+  /// m becomes the norm: the layer then computes what it does without m.
+  void initialise(const BaseWeight<T>& base, const ParameterData& a, const ParameterData& b, double s) {
+    const Scratch<double> memory(nullptr, 3 * out_);
+    const kernels::NormParts parts = parts_in(memory.data());
+    measure(base, a, b, parts, nullptr);
+    magnitude.allocate();
+    for (Index o = 0; o < out_; ++o) reinterpret_cast<T*>(magnitude.data())[o] = T(kernels::norm_at(parts, o, s));
+  }
+
+  /// c (out), for LoRA's scaling `own` in a selection of some weight. `memory` has room for it and may be what is
+  /// answered.
+  [[nodiscard]] const T* factors(const BaseWeight<T>& base, const ParameterData& a, const ParameterData& b, double own,
+                                 double weight, T* memory, Workspace* workspace) const {
+    const auto version = base.version();
+    if (!version) {
+      const Scratch<double> numbers(workspace, 3 * out_);
+      const kernels::NormParts parts = parts_in(numbers.data());
+      measure(base, a, b, parts, workspace);
+      kernels::magnitude_factors(out_, parts, own * weight, m(), memory);
+      return memory;
+    }
+    const std::uint64_t stamp = stamp_of({*version, a.version(), b.version(), magnitude.version()});
+    if (stamp_.load(std::memory_order_acquire) != stamp) keep(stamp, base, a, b, own);
+    if (weight == 1) return kept_factors_.data();
+    kernels::magnitude_factors(out_, parts_in(kept_.data()), own * weight, m(), memory);
+    return memory;
+  }
+
+  /// y = c ∘ (y - b) + b on rows (n, out · positions), b the base's bias.
+  void rescale(Out<T> y, const T* c, const BaseWeight<T>& base, Workspace* workspace) const {
+    const bool has_bias = base.has_bias();
+    const Scratch<T> memory(workspace, has_bias ? out_ : 0);
+    T* rest = memory.data();
+    if (has_bias) {
+      base.copy_bias(rest);
+      for (Index o = 0; o < out_; ++o) rest[o] *= T(1) - c[o];
+    }
+    const Index positions = y.cols() / out_;
+    for (Index i = 0; i < y.rows(); ++i) {  // row by row: the second pass finds it in the cache
+      T* row = y.data() + i * y.outerStride();
+      if (positions == 1) {
+        kernels::multiply<T>(1, out_, row, 0, c, 0, row, 0);
+        if (has_bias) kernels::add_scaled<T>(1, out_, T(1), rest, 0, row, 0);
+        continue;
+      }
+      for (Index o = 0; o < out_; ++o) {
+        const T offset = has_bias ? rest[o] : T(0);
+        for (Index p = o * positions; p < (o + 1) * positions; ++p) row[p] = c[o] * row[p] + offset;
+      }
+    }
+  }
+
+ private:
+  [[nodiscard]] static std::uint64_t stamp_of(std::initializer_list<std::uint64_t> versions) {
+    std::uint64_t stamp = 0;
+    for (const std::uint64_t version : versions) stamp = (stamp + version) * 0x9E3779B97F4A7C15u;
+    return stamp | 1;
+  }
+  [[nodiscard]] const T* m() const { return reinterpret_cast<const T*>(magnitude.data()); }
+  [[nodiscard]] kernels::NormParts parts_in(double* memory) const { return {memory, memory + out_, memory + 2 * out_}; }
+
+  void measure(const BaseWeight<T>& base, const ParameterData& a, const ParameterData& b, const kernels::NormParts& parts,
+               Workspace* workspace) const {
+    const Shape shape = base.shape();
+    const Index rows = shape[0], width = shape[1], r = a.shape()[0];
+    const Shape wanted = is_embedding_ ? Shape{a.shape().cols(), out_} : Shape{out_, a.shape().cols()};
+    if (shape != wanted)
+      fail<ShapeError>("a layer's weight is " + to_string(shape) + ", its sizes mean " + to_string(wanted),
+                       "layer_traits<L>::weight and the sizes in the same traits disagree",
+                       "answer (out, in), (num, dim) or (out, in/groups, kernel…), as the sizes say");
+    const T* data = base.data();
+    const Scratch<T> copied(workspace, data ? 0 : std::min(rows, kernels::norm_rows<T>(width)) * width);
+    const auto read = [&](Index begin, Index count) -> const T* {
+      if (data) return data + begin * width;
+      base.copy_rows(begin, out<T>(copied.data(), count, width));
+      return copied.data();
+    };
+    const T *down = reinterpret_cast<const T*>(a.data()), *up = reinterpret_cast<const T*>(b.data());
+    if (is_embedding_) {  // of every dimension of the table, over all its rows
+      const Scratch<T> scratch(workspace, kernels::column_norms_scratch<T>(width, r));
+      const Scratch<double> sums(workspace, kernels::column_norms_sums(width, r));
+      kernels::column_norms<T>(rows, width, r, read, down, up, parts, scratch.data(), sums.data());
+    } else {
+      const Scratch<T> scratch(workspace, kernels::row_norms_scratch<T>(width, r));
+      kernels::row_norms<T>(rows, width, r, read, down, up, parts, scratch.data());
+    }
+  }
+
+  void keep(std::uint64_t stamp, const BaseWeight<T>& base, const ParameterData& a, const ParameterData& b, double own) const {
+    const std::lock_guard lock(mutex_);
+    if (stamp_.load(std::memory_order_relaxed) == stamp) return;
+    kept_.resize(std::size_t(3 * out_));
+    kept_factors_.resize(std::size_t(out_));
+    const kernels::NormParts parts = parts_in(kept_.data());
+    measure(base, a, b, parts, nullptr);
+    kernels::magnitude_factors(out_, parts, own, m(), kept_factors_.data());
+    stamp_.store(stamp, std::memory_order_release);
+  }
+
+  Index out_;
+  bool is_embedding_;
+  mutable std::mutex mutex_;
+  mutable std::atomic<std::uint64_t> stamp_{0};  ///< of the writes that `kept_` knows of; 0: nothing is kept
+  mutable std::vector<double> kept_;             ///< rest, slope and nearest of every norm
+  mutable std::vector<T> kept_factors_;          ///< c at LoRA's own scaling
+};
+
+}  // namespace graft::detail
