@@ -76,6 +76,9 @@ void inject_all_methods(M& model) {
   graft::inject_adapter_in_model(graft::AdaLoraConfig{.init_r = 3, .target_r = 2, .target_modules = {"q", "o"},
                                                       .init_lora_weights = false},
                                  model, "adalora");
+  graft::inject_adapter_in_model(graft::LoraConfig{.r = 2, .target_modules = {"q", "down", "embedding"}, .use_dora = true,
+                                                   .init_lora_weights = false},
+                                 model, "dora");
   graft::inject_adapter_in_model(graft::Ia3Config{.target_modules = {"k", "down"}, .feedforward_modules = {"down"},
                                                   .init_ia3_weights = false},
                                  model, "ia3");
@@ -113,12 +116,12 @@ TEST_CASE_TEMPLATE("a pass of a Llama on rows", T, float, double, graft::bf16) {
   inject_all_methods(model);
   const std::vector<AdapterSelection> selections{
       {}, graft::base_only(), graft::select(model, {{"lora", 0.5}}), graft::select(model, {{"adalora"}, {"ia3", 2}}),
-      graft::select(model, {{"lora"}, {"ia3"}})};
-  const std::vector<int> ids{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 1, 2, 3};
+      graft::select(model, {{"lora"}, {"ia3"}}), graft::select(model, {{"lora"}, {"dora"}}), graft::select(model, {{"dora", 0.5}})};
+  const std::vector<int> ids{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 1, 2, 3, 4, 5, 6, 7};
   std::deque<KvCache<S>> caches;
   for (std::size_t i = 0; i < selections.size(); ++i) caches.emplace_back(2, 6, 9);
   Batch batch;
-  Matrix<S> logits(5, 11);
+  Matrix<S> logits(7, 11);
   const auto pass = [&](Index rows) {
     batch.clear();
     for (std::size_t i = 0; i < selections.size(); ++i) batch.add(i == 0 ? rows - 1 : rows, selections[i], &caches[i]);
@@ -138,14 +141,16 @@ TEST_CASE("a pass of a convolutional net on rows") {
   ConvNet net;
   graft::inject_adapter_in_model(graft::LoraConfig{.r = 3, .target_modules = {"conv", "head"}, .init_lora_weights = false}, net, "a");
   graft::inject_adapter_in_model(graft::Ia3Config{.target_modules = {"conv", "head"}, .feedforward_modules = {"conv"}}, net, "b");
-  const AdapterSelection a = graft::select(net, {{"a"}}), b = graft::select(net, {{"b"}, {"a", 2}});
+  graft::inject_adapter_in_model(graft::LoraConfig{.r = 2, .target_modules = {"conv", "head"}, .use_dora = true}, net, "c");
+  const AdapterSelection a = graft::select(net, {{"a"}}), b = graft::select(net, {{"b"}, {"a", 2}}),
+                         c = graft::select(net, {{"c"}});
   Eigen::Tensor<float, 4, Eigen::RowMajor> images(4, 3, 4, 6);
   support::fill_ramp(images, 1);
   Batch batch;
   Matrix<> y(4, 5);
   const auto pass = [&] {
     batch.clear();
-    batch.add(1, a).add(1, graft::base_only()).add(2, b);
+    batch.add(1, a).add(1, graft::base_only()).add(1, b).add(1, c);
     y = net(batch.input(images)).value();
   };
   CHECK(when_warm(pass) == 0);
