@@ -96,3 +96,81 @@ TEST_CASE("the scratch of an update is bounded in rows and outputs") {
         kernels::low_rank_scratch(4096, 1, 4096, 16));
   CHECK(kernels::low_rank_scratch(1, 4096, 4096, 16) < kernels::low_rank_scratch(64, 4096, 4096, 16));
 }
+
+namespace {
+
+// Two LoRA terms, one with E and one with beta, and the factors of columns.
+template <class T>
+void check_updates(Index n, Index in, Index out, Index first, Index second, bool with_columns) {
+  CAPTURE(n);
+  CAPTURE(out);
+  const Matrix<T> x(n, in, 1), A(first, in, 2, 0), B(out, first, 3, 0), e(1, first, 4), C(second, in, 5, 0),
+      D(out, second, 6, 0), beta(1, out, 7), columns(1, out, 8);
+  Matrix<T> y(n, out, 9);
+  const Matrix<T> before = y;
+  std::vector<T> packed_b(std::size_t(out * first)), packed_d(std::size_t(out * second));
+  kernels::pack_b(out, first, B.data(), packed_b.data());
+  kernels::pack_b(out, second, D.data(), packed_d.data());
+  const kernels::LowRankTerm<T> terms[] = {{first, A.data(), packed_b.data(), e.data(), T(0.75), nullptr},
+                                           {second, C.data(), packed_d.data(), nullptr, T(-1.5), beta.data()}};
+  std::vector<T> scratch(std::size_t(kernels::low_rank_updates_scratch(n, first + second)) + 1, T(99));
+  kernels::low_rank_updates<T>(n, in, out, terms, x.data(), x.ld, with_columns ? columns.data() : nullptr, y.data(),
+                               y.ld, scratch.data());
+  bool all_fit = true, any_changed = false;
+  for (Index i = 0; i < n; ++i)
+    for (Index o = 0; o < out; ++o) {
+      const double factor = with_columns ? columns.at(0, o) : 1.0;
+      Sum sum;
+      sum.add(factor * before.at(i, o));
+      sum.add(factor * -1.5 * beta.at(0, o));
+      for (Index k = 0; k < in; ++k) {
+        for (Index j = 0; j < first; ++j)
+          sum.add(factor * 0.75 * x.at(i, k) * A.at(j, k) * e.at(0, j) * B.at(o, j));
+        for (Index j = 0; j < second; ++j) sum.add(factor * -1.5 * x.at(i, k) * C.at(j, k) * D.at(o, j));
+      }
+      all_fit = all_fit && sum.fits(y(i, o));
+      any_changed = any_changed || y(i, o) != before(i, o);
+    }
+  CHECK(all_fit);
+  CHECK(any_changed);
+  CHECK(y.gaps_are_intact());
+  CHECK(scratch.back() == T(99));
+  if (with_columns) return;
+  Matrix<T> apart = before;
+  std::vector<T> more(std::size_t(kernels::low_rank_scratch(n, in, out, std::max(first, second))));
+  const T* none = nullptr;
+  kernels::low_rank_update(n, in, out, first, x.data(), x.ld, A.data(), B.data(), e.data(), T(0.75), none,
+                           apart.data(), apart.ld, more.data());
+  kernels::low_rank_update(n, in, out, second, x.data(), x.ld, C.data(), D.data(), none, T(-1.5), beta.data(),
+                           apart.data(), apart.ld, more.data());
+  CHECK(apart.storage == y.storage);
+}
+
+}  // namespace
+
+TEST_CASE("updates over packed B are those over B, bit by bit, and may be scaled by columns") {
+  for (const bool with_columns : {false, true})
+    for (const Index n : {1, 3, 7, 130})
+      for (const Index out : {1, 13, 128, 129, 301}) {
+        check_updates<float>(n, 31, out, 3, 13, with_columns);
+        check_updates<double>(n, 33, out, 16, 0, with_columns);
+      }
+}
+
+TEST_CASE("low_rank_expand_packed reads rows that are further apart than they are long") {
+  const Index n = 5, out = 131, r = 7;
+  const Matrix<float> u(n, r, 1), B(out, r, 2, 0);
+  std::vector<float> packed(std::size_t(out * r));
+  kernels::pack_b(out, r, B.data(), packed.data());
+  Matrix<float> y(n, out, 3);
+  const Matrix<float> before = y;
+  kernels::low_rank_expand_packed(n, out, r, u.data(), u.ld, packed.data(), y.data(), y.ld);
+  for (Index i = 0; i < n; ++i)
+    for (Index o = 0; o < out; ++o) {
+      Sum sum;
+      sum.add(before.at(i, o));
+      for (Index j = 0; j < r; ++j) sum.add(u.at(i, j) * B.at(o, j));
+      CHECK(sum.fits(y(i, o)));
+    }
+  CHECK(y.gaps_are_intact());
+}

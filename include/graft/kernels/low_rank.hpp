@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <span>
 
 #include "elementwise.hpp"
 #include "products.hpp"
@@ -31,8 +32,29 @@ void scale_low_rank(std::ptrdiff_t n, std::ptrdiff_t r, const T* e, T scale, T* 
 }
 }  // namespace detail
 
-/// y += u B^T. u (n, r), contiguous; B (out, r), row-major; y (n, out). Each element takes r in order,
-/// whatever n is. `panel` is scratch for r * min(out, 128) T.
+/// B (out, r), row-major, in the order in which updates read it: pack it once, whenever B has changed. `packed`
+/// takes as many T as B has.
+template <class T>
+void pack_b(std::ptrdiff_t out, std::ptrdiff_t r, const T* B, T* packed) {
+  for (std::ptrdiff_t o = 0; o < out; o += detail::low_rank_panel) {
+    const std::ptrdiff_t cols = std::min(out - o, detail::low_rank_panel);
+    transpose(cols, r, B + o * r, r, packed + o * r, cols);
+  }
+}
+
+/// y += u B^T. u (n, r) with rows ldu apart; packed: B by pack_b; y (n, out). Each element takes r in order,
+/// whatever n is.
+template <class T>
+void low_rank_expand_packed(std::ptrdiff_t n, std::ptrdiff_t out, std::ptrdiff_t r, const T* u,
+                            std::ptrdiff_t ldu, const T* packed, T* y, std::ptrdiff_t ldy) {
+  for (std::ptrdiff_t o = 0; o < out; o += detail::low_rank_panel) {
+    const std::ptrdiff_t cols = std::min(out - o, detail::low_rank_panel);
+    product_nn(n, cols, r, u, ldu, packed + o * r, cols, static_cast<const T*>(nullptr), y + o, ldy, true);
+  }
+}
+
+/// y += u B^T with B (out, r) as it is stored; the same bits. u (n, r), contiguous. `panel` is scratch for
+/// r * min(out, 128) T.
 template <class T>
 void low_rank_expand(std::ptrdiff_t n, std::ptrdiff_t out, std::ptrdiff_t r, const T* u, const T* B, T* y,
                      std::ptrdiff_t ldy, T* panel) {
@@ -61,6 +83,54 @@ void low_rank_update(std::ptrdiff_t n, std::ptrdiff_t in, std::ptrdiff_t out, st
       low_rank_expand(rows, out, r, u, B, y + i * ldy, ldy, panel);
     }
     if (beta) add_scaled(rows, out, scale, beta, 0, y + i * ldy, ldy);
+  }
+}
+
+/// One of the low-rank updates that low_rank_updates adds.
+template <class T>
+struct LowRankTerm {
+  std::ptrdiff_t r = 0;
+  const T* A = nullptr;         ///< (r, in)
+  const T* packed_b = nullptr;  ///< B (out, r) by pack_b
+  const T* e = nullptr;         ///< (r): AdaLoRA's E, or null for ones
+  T scale = T(1);
+  const T* beta = nullptr;  ///< (out): the bias of lora_B, or null
+};
+
+/// The number of T that low_rank_updates needs as scratch; `ranks`: the sum of the terms' r. Bounded in n.
+[[nodiscard]] constexpr std::ptrdiff_t low_rank_updates_scratch(std::ptrdiff_t n, std::ptrdiff_t ranks) {
+  return ranks * std::min(n, detail::low_rank_rows);
+}
+
+/// y = (y + sum of the terms' updates) * columns: the updates of several adapters in one pass over y. The terms are
+/// added one after the other, so the bits are those of as many calls of low_rank_update.
+/// columns (out): factors of DoRA or IA3, or null for ones; scratch: low_rank_updates_scratch(n, sum of r) T.
+template <class T>
+void low_rank_updates(std::ptrdiff_t n, std::ptrdiff_t in, std::ptrdiff_t out, std::span<const LowRankTerm<T>> terms,
+                      const T* x, std::ptrdiff_t ldx, const T* columns, T* y, std::ptrdiff_t ldy, T* scratch) {
+  for (std::ptrdiff_t i = 0; i < n; i += detail::low_rank_rows) {
+    const std::ptrdiff_t rows = std::min(n - i, detail::low_rank_rows);
+    T* u = scratch;
+    for (const LowRankTerm<T>& term : terms) {
+      if (term.r == 0) continue;
+      product_nt(rows, term.r, in, x + i * ldx, ldx, term.A, in, static_cast<const T*>(nullptr), u, term.r, false);
+      detail::scale_low_rank(rows, term.r, term.e, term.scale, u);
+      u += rows * term.r;
+    }
+    // a panel of y stays in the first-level cache until all terms and the factors have been there
+    for (std::ptrdiff_t o = 0; o < out; o += detail::low_rank_panel) {
+      const std::ptrdiff_t cols = std::min(out - o, detail::low_rank_panel);
+      T* const to = y + i * ldy + o;
+      u = scratch;
+      for (const LowRankTerm<T>& term : terms) {
+        if (term.r > 0)
+          product_nn(rows, cols, term.r, u, term.r, term.packed_b + o * term.r, cols, static_cast<const T*>(nullptr),
+                     to, ldy, true);
+        if (term.beta) add_scaled(rows, cols, term.scale, term.beta + o, 0, to, ldy);
+        u += rows * term.r;
+      }
+      if (columns) scale_columns(rows, cols, to, ldy, columns + o, T(1), to, ldy);
+    }
   }
 }
 
