@@ -113,7 +113,10 @@ TEST_CASE("exclude_modules goes first and always wins; one that hits nothing is 
          "model.layers.2.self_attn.k_proj"});
   CHECK(has(refusal(LoraConfig{.target_modules = {"q_proj"}, .exclude_modules = {"q_proj"}}),
             "exclude_modules"));
-  tree::Net net, quiet, linears;
+  tree::Net net, quiet, linears, embedding;
+  CHECK(graft::inject_adapter_in_model(
+            LoraConfig{.target_modules = graft::all_linear, .exclude_modules = {"embed_tokens"}}, embedding)
+            .warnings.empty());
   CHECK(mentions(graft::inject_adapter_in_model(
                      LoraConfig{.target_modules = graft::all_linear, .exclude_modules = {"proj"}}, linears)
                      .warnings,

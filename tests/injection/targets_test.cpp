@@ -88,6 +88,11 @@ TEST_CASE("a state dict that names nothing here is an error, one that names othe
   const auto report = graft::inject_adapter_in_model(LoraConfig{.target_modules = Strings{}}, net, "default",
                                                      {.state_dict = &more});
   CHECK(report.unmatched_targets == Strings{"encoder.q"});
+  tree::Net strict;
+  CHECK_THROWS_WITH_AS(graft::inject_adapter_in_model(LoraConfig{.target_modules = Strings{}}, strict, "default",
+                                                      {.strict_targets = true, .state_dict = &more}),
+                       doctest::Contains("encoder.q"), graft::TargetError);
+  CHECK(graft::adapter_names(strict).empty());
 }
 
 TEST_CASE("injecting by a state dict leaves what is saved whole alone") {

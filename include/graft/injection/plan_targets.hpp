@@ -104,7 +104,7 @@ class TargetPlanner {
       if (path.empty()) continue;
       if (is_in_saved_module(path, *fields_.modules_to_save)) {
         mark(is_saved, path);
-      } else if (is_excluded(path)) {
+      } else if (matcher_.is_excluded(path)) {
         excluded_a_target_ |= match_index(*fields_.targets, path) >= 0;
         mark(is_used, path);
       } else if (matcher_.match(path) >= 0) {
@@ -118,15 +118,11 @@ class TargetPlanner {
     report_idle_exclusion();
   }
 
-  [[nodiscard]] bool is_excluded(std::string_view path) {
-    const bool excluded = matcher_.is_excluded(path);
-    has_excluded_ |= excluded;
-    return excluded;
-  }
   void report_idle_exclusion() {
-    const bool excludes = !fields_.excluded->names().empty() || fields_.excluded->kind() == TargetModules::Kind::regex;
-    if (excludes && !has_excluded_)
-      plan_.report.warnings.push_back("exclude_modules excludes nothing: no module of the model matches it");
+    if (fields_.excluded->names().empty() && fields_.excluded->kind() != TargetModules::Kind::regex) return;
+    for (const std::string_view path : with_containers(model_.nodes))
+      if (!path.empty() && matcher_.is_excluded(path)) return;
+    plan_.report.warnings.push_back("exclude_modules excludes nothing: no module of the model matches it");
   }
   /// PEFT passes over such an entry without a word, so its own files may have one.
   void refuse_saved_target(const std::string& name) {
@@ -139,7 +135,7 @@ class TargetPlanner {
   void take_all_linear() {
     for (const ModelNode& node : model_.nodes) {
       if (!node.is_layer || node.kind != LayerKind::linear) continue;
-      if (is_in_saved_module(node.path, *fields_.modules_to_save) || is_excluded(node.path)) continue;
+      if (is_in_saved_module(node.path, *fields_.modules_to_save) || matcher_.is_excluded(node.path)) continue;
       if (node.site < 0) plan_.report.without_room.push_back(node.path);
       else if (model_.sites[std::size_t(node.site)]->permits(type_)) plan_.sites.push_back(std::size_t(node.site));
       else plan_.report.without_room.push_back(node.path);
@@ -166,6 +162,7 @@ class TargetPlanner {
     }
     for (const std::string_view module : named)
       if (!node_of(module)) plan_.report.unmatched_targets.emplace_back(module);
+    refuse_unmatched();
   }
 
   /// A matched path must be a site that permits the method.
@@ -254,6 +251,9 @@ class TargetPlanner {
         if (std::find(plan_.report.near_misses.begin(), plan_.report.near_misses.end(), near) == plan_.report.near_misses.end())
           plan_.report.near_misses.push_back(std::move(near));
     }
+    refuse_unmatched();
+  }
+  void refuse_unmatched() const {
     if (options_.strict_targets && !plan_.report.unmatched_targets.empty() && !plan_.sites.empty())
       fail<TargetError>("these targets match no module: " + join(plan_.report.unmatched_targets, ", "),
                         "strict_targets asks for every target to be of use", remedy());
@@ -303,7 +303,7 @@ class TargetPlanner {
   TargetFields fields_;
   TargetMatcher matcher_;
   std::vector<std::pair<std::string_view, const ModelNode*>> by_path_;
-  bool has_excluded_ = false, excluded_a_target_ = false;
+  bool excluded_a_target_ = false;
   TargetPlan plan_;
 };
 
