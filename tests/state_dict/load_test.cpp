@@ -172,6 +172,14 @@ TEST_CASE("missing, unexpected and mismatched keys: errors that name them, or en
     CHECK(has(text, "2, 3"));
   }
   CHECK(has(refused<graft::StateDictError>(mismatched, {.ignore_mismatched_sizes = true}), "missing"));
+  StateDict all_wrong;
+  for (auto [key, view] : saved()) {
+    view.shape.insert(view.shape.begin(), 1);
+    all_wrong.insert(key, view);
+  }
+  const std::string many = refused<graft::StateDictError>(all_wrong);
+  CHECK(has(many, "'p.lora_B.weight' is (1, 3, 2), expected (3, 2)"));
+  CHECK(has(many, "and 3 more"));
   StateDict deep = saved();  // more dimensions than a Shape has room for
   wrong.shape = {1, 1, 1, 1, 1, 2, 3};
   deep.insert("p.lora_A.weight", wrong);

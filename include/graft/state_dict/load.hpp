@@ -90,8 +90,8 @@ class Loader {
       fail<StateDictError>("two keys of the state dict mean '" + target.key + "', one of them '" + key + "'",
                            "bare and prefixed keys, or keys with and without the adapter's name, name one tensor", "remove one");
     if (!std::equal(view.shape.begin(), view.shape.end(), target.shape.begin(), target.shape.end())) {
-      mismatches_ += (mismatches_.empty() ? "'" : "; '") + key + "' is " + to_string(std::span<const Index>(view.shape)) +
-                     ", expected " + to_string(target.shape);
+      mismatches_.push_back("'" + key + "' is " + to_string(std::span<const Index>(view.shape)) + ", expected " +
+                            to_string(target.shape));
       report_.mismatched_keys.push_back(key);
       return;
     }
@@ -107,7 +107,7 @@ class Loader {
   void refuse() const {
     const std::string check = "check that " + source_ + " and weights belong together";
     if (!mismatches_.empty() && !options_.ignore_mismatched_sizes)
-      fail<StateDictError>("shapes do not fit " + what_ + ": " + mismatches_,
+      fail<StateDictError>("shapes do not fit " + what_ + ": " + some(mismatches_),
                            "the weights were made with another " + source_, check + ", or set ignore_mismatched_sizes");
     if (!options_.strict) return;
     if (!report_.unexpected_keys.empty())
@@ -130,7 +130,7 @@ class Loader {
   std::string what_, source_;
   std::vector<LoadTarget> targets_;
   std::unordered_map<std::string, std::size_t> places_, beside_;
-  std::string mismatches_;
+  std::vector<std::string> mismatches_;
   LoadReport report_;
 };
 
