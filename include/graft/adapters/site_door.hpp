@@ -15,6 +15,12 @@ template <class L>
 struct SiteDoor {
   using T = layer_scalar<L>;
   static constexpr LayerKind kind = traits_of<L>::kind;
+  /// Spatial axes of a tensor that comes in, 0 where its type does not say.
+  template <class X>
+  static constexpr int axes_in = [] {
+    if constexpr (kind == LayerKind::conv && requires { tensor_traits<X>::rank; }) return std::max(tensor_traits<X>::rank - 2, 0);
+    else return 0;
+  }();
 
   const L& layer;
   const SiteTable* table;
@@ -34,7 +40,8 @@ struct SiteDoor {
       const ConvTensor<X> tensor(layer, x);
       check_rows(batch, tensor.rows());
       auto y = tensor.make();
-      SiteForward<L>(layer, table, batch.view()).run(tensor.input(), tensor.rows_of_result(y));
+      const BatchView view = batch.view();
+      SiteForward<L, axes_in<X>>(layer, table, view).run(tensor.input(), tensor.rows_of_result(y));
       return y;
     } else if constexpr (kind == LayerKind::linear && TensorLike<X> && !MatrixLike<X>) {
       auto y = tensor_traits<X>::make(with_features(tensor_traits<X>::shape(x), out_features()));
@@ -52,7 +59,7 @@ struct SiteDoor {
     with_input(x, batch, [&](const SiteInput<T>& input) {
       with_output(batch, width_of_result(input), y, [&](Out<T> to) {
         const BatchView view = batch.view();
-        SiteForward<L>(layer, table, view).run(input, to);
+        SiteForward<L, axes_in<X>>(layer, table, view).run(input, to);
       });
     });
   }
@@ -62,7 +69,7 @@ struct SiteDoor {
     with_input(x, batch, [&](const SiteInput<T>& input) {
       with_output(batch, width_of_result(input), y, [&](Out<T> to) {
         const BatchView view = batch.view();
-        SiteForward<L>(layer, table, view).update(input, to);
+        SiteForward<L, axes_in<X>>(layer, table, view).update(input, to);
       });
     });
   }
@@ -79,8 +86,8 @@ struct SiteDoor {
                     "graft: a linear site takes a row-major matrix, a tensor with features last, graft::Rows or graft::Var");
       static_assert(std::same_as<typename X::Scalar, T>,
                     "graft: this site's activations have another scalar: double for a double weight, else float");
-      if (is_idle())
-        if constexpr (CallableLayer<L, X>) return Matrix<T>(call_layer(layer, x));
+      if constexpr (std::same_as<X, Matrix<T>> && CallableLayer<L, X>)
+        if (is_idle()) return Matrix<T>(call_layer(layer, x));
       const MatrixRef<T> held(x);
       Matrix<T> y(held.rows(), traits_of<L>::out_features(layer));
       run_plain({.rows = in<T>(held)}, held.rows(), out(y));
@@ -110,7 +117,7 @@ struct SiteDoor {
   auto forward_conv(const X& x) const {
     const ConvTensor<X> tensor(layer, x);
     auto y = tensor.make();
-    run_plain(tensor.input(), tensor.rows(), tensor.rows_of_result(y));
+    run_plain<axes_in<X>>(tensor.input(), tensor.rows(), tensor.rows_of_result(y));
     return y;
   }
 
@@ -139,11 +146,12 @@ struct SiteDoor {
     return y;
   }
 
+  template <int Axes = 0>
   void run_plain(const SiteInput<T>& x, Index rows, Out<T> y) const {
     const OneSequence one(rows);
     const BatchView view = one.view();
     if constexpr (kind == LayerKind::linear) check_features(x.rows.cols());
-    SiteForward<L>(layer, table, view).run(x, y);
+    SiteForward<L, Axes>(layer, table, view).run(x, y);
   }
 
   void check_features(Index features) const {

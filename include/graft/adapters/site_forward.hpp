@@ -1,5 +1,6 @@
 #pragma once
 
+#include <concepts>
 #include <memory>
 #include <span>
 #include <type_traits>
@@ -14,21 +15,25 @@ template <class L>
 class ModuleCopy final : public AnyModuleCopy {
  public:
   explicit ModuleCopy(const L& original) : layer(original) {}
-  [[nodiscard]] std::unique_ptr<AnyModuleCopy> clone() const override { return std::make_unique<ModuleCopy>(layer); }
+  [[nodiscard]] std::unique_ptr<AnyModuleCopy> clone() const override {
+    if constexpr (std::copy_constructible<L>) return std::make_unique<ModuleCopy>(layer);
+    else return nullptr;  // never made: only a layer that can be copied has copies
+  }
   L layer;
 };
 
-/// The base product of any layer, from views into views.
-template <class L, class T>
+/// The base product of any layer, from views into views. `Axes` spatial axes at a convolution, 0 where they are not known.
+template <class L, class T, int Axes = 0>
 void call_base(const L& layer, const SiteInput<T>& x, Out<T> y, Workspace* workspace) {
   constexpr LayerKind kind = traits_of<L>::kind;
   if constexpr (kind == LayerKind::linear) call_linear<L, T>(layer, x.rows, y, workspace);
   else if constexpr (kind == LayerKind::embedding) call_embedding<L, T>(layer, x.ids, y, workspace);
-  else call_conv<L, T>(layer, x.rows, x.row_shape, y, workspace);
+  else call_conv<L, T, Axes>(layer, x.rows, x.row_shape, y, workspace);
 }
 
 /// A site's forward: four steps per segment (before, base, update, after), of which each adapter takes its own.
-template <class L, class T = layer_scalar<L>>
+/// `Axes`: of the tensor that came in, 0 where it was Rows, whose shape is known only at run time.
+template <class L, int Axes = 0, class T = layer_scalar<L>>
 class SiteForward {
  public:
   SiteForward(const L& layer, const SiteTable* table, const BatchView& batch)
@@ -38,7 +43,7 @@ class SiteForward {
 
   /// y becomes the result for x.
   void run(const SiteInput<T>& x, Out<T> y) const {
-    if (selected_.empty()) return call_base<L, T>(layer_, x, y, batch_.workspace);
+    if (selected_.empty()) return call_base<L, T, Axes>(layer_, x, y, batch_.workspace);
     const Scratch<T> memory(batch_.workspace, any_before_ ? x.rows.size() : 0);
     SiteInput<T> seen = x;
     if (any_before_) {
@@ -48,7 +53,7 @@ class SiteForward {
       new (&seen.rows) In<T>(in<T>(copy));
     }
     // one product for all rows, so that base rows keep the bits that they have without adapters
-    if (!(any_copy_ && batch_.segments.size() == 1)) call_base<L, T>(layer_, seen, y, batch_.workspace);
+    if (!(any_copy_ && batch_.segments.size() == 1)) call_base<L, T, Axes>(layer_, seen, y, batch_.workspace);
     finish(seen, y);
   }
 
@@ -62,7 +67,7 @@ class SiteForward {
       copy = x.rows;
       selected_.for_each_segment([&](const Segment& segment, std::span<const Selected> here) {
         if (before(segment, here, copy))
-          call_base<L, T>(layer_, part_of(x, copy, segment), rows_of(y, segment.begin, segment.rows), batch_.workspace);
+          call_base<L, T, Axes>(layer_, part_of(x, copy, segment), rows_of(y, segment.begin, segment.rows), batch_.workspace);
       });
       new (&seen.rows) In<T>(in<T>(copy));
     }
@@ -108,7 +113,7 @@ class SiteForward {
       BaseWeight<T> base = base_weight_of(layer_);
       for (const Selected& one : here)
         if (one.adapter->copy) {
-          call_base<L, T>(copy_of(one), seen, rows, batch_.workspace);
+          call_base<L, T, Axes>(copy_of(one), seen, rows, batch_.workspace);
           base = base_weight_of(copy_of(one)).without_version();  // another adapter's layer, and not always this one
         }
       for (const Selected& one : here)

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 #include <cstdint>
 #include <span>
@@ -7,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "layer_argument.hpp"
 #include "layer_traits.hpp"
 #include "op.hpp"
 
@@ -46,11 +48,10 @@ void assign_rows(Out<T> y, const auto& result) {
   }
 }
 
-/// The base product of a linear layer: y (n, out) from x (n, in).
+/// A user's layer: rows without gaps between them, since its forward may read them through a pointer.
 template <class L, class T>
-void call_linear(const L& layer, const In<T>& x, Out<T> y, Workspace* workspace) {
-  if constexpr (WritesInto<L, In<T>, T>) traits_of<L>::forward_into(layer, x, y, workspace);
-  else if constexpr (CallableLayer<L, In<T>>) assign_rows<T>(y, call_layer(layer, x));
+void call_with_rows(const L& layer, const Eigen::Map<const Matrix<T>>& x, Out<T> y) {
+  if constexpr (CallableLayer<L, Eigen::Map<const Matrix<T>>>) assign_rows<T>(y, call_layer(layer, x));
   else if constexpr (CallableLayer<L, Matrix<T>>) assign_rows<T>(y, call_layer(layer, Matrix<T>(x)));
   else if constexpr (CallableLayer<L, Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>>)
     assign_rows<T>(y, call_layer(layer, Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>(x)));
@@ -58,11 +59,26 @@ void call_linear(const L& layer, const In<T>& x, Out<T> y, Workspace* workspace)
     static_assert(sizeof(L) == 0, "graft: this layer cannot be called with a row-major matrix: give its layer_traits a forward(layer, x)");
 }
 
+/// The base product of a linear layer: y (n, out) from x (n, in).
+template <class L, class T>
+void call_linear(const L& layer, const In<T>& x, Out<T> y, Workspace* workspace) {
+  if constexpr (WritesInto<L, In<T>, T>) {
+    traits_of<L>::forward_into(layer, x, y, workspace);
+  } else if (x.outerStride() == x.cols() || x.rows() < 2) {
+    call_with_rows<L, T>(layer, {x.data(), x.rows(), x.cols()}, y);
+  } else {
+    const Matrix<T> rows(x);
+    call_with_rows<L, T>(layer, {rows.data(), rows.rows(), rows.cols()}, y);
+  }
+}
+
 /// The lookup of an embedding layer: y (n, dim).
 template <class L, class T>
 void call_embedding(const L& layer, const Ids& ids, Out<T> y, Workspace* workspace) {
   if constexpr (WritesInto<L, Ids, T>) {
     traits_of<L>::forward_into(layer, ids, y, workspace);
+  } else if constexpr (!has_plain_forward<L> && CallableLayer<L, BothIds>) {
+    assign_rows<T>(y, call_layer(layer, BothIds(ids)));
   } else {
     const auto with = [&]<class I>(I) {
       std::vector<I> copy(std::size_t(ids.size()));
@@ -73,6 +89,7 @@ void call_embedding(const L& layer, const Ids& ids, Out<T> y, Workspace* workspa
     if constexpr (CallableLayer<L, std::vector<int>> || CallableLayer<L, std::span<const int>>) with(int{});
     else if constexpr (CallableLayer<L, std::vector<std::int64_t>> || CallableLayer<L, std::span<const std::int64_t>>)
       with(std::int64_t{});
+    else if constexpr (CallableLayer<L, BothIds>) assign_rows<T>(y, call_layer(layer, BothIds(ids)));
     else
       static_assert(sizeof(L) == 0, "graft: this embedding cannot be called with token ids: give its layer_traits a forward(layer, ids)");
   }
@@ -90,20 +107,49 @@ void call_conv_of(const L& layer, const In<T>& x, const Shape& shape, Out<T> y) 
   else assign_rows<T>(y, call_layer(layer, view));
 }
 
-template <class L, class T>
+/// Spatial axes of a convolution's layers, 0 where its type does not say: `axes` of its traits, or the rank of a weight
+/// that is a tensor.
+template <class L>
+inline constexpr int axes_of = [] {
+  if constexpr (requires { traits_of<L>::axes; }) {
+    return int(traits_of<L>::axes);
+  } else if constexpr (has_weight<L>) {
+    using W = std::remove_cvref_t<decltype(traits_of<L>::weight(std::declval<L&>()))>;
+    if constexpr (TensorLike<W> && requires { tensor_traits<W>::rank; }) return std::max(tensor_traits<W>::rank - 2, 0);
+    else return 0;
+  } else {
+    return 0;
+  }
+}();
+
+/// `Axes` spatial axes where they are known. Neither a template nor a function of one Eigen::Tensor is tried with another
+/// number of them: both claim to take it, and then do not compile.
+template <class L, class T, int Axes = 0>
 void call_conv(const L& layer, const In<T>& x, const Shape& shape, Out<T> y, Workspace* workspace) {
+  constexpr int known = axes_of<L> ? axes_of<L> : Axes;
   if constexpr (requires { traits_of<L>::forward_into(layer, x, shape, y, workspace); }) {
     traits_of<L>::forward_into(layer, x, shape, y, workspace);
+  } else if constexpr ((known == 0 || has_plain_forward<L>) && CallableLayer<L, AnyTensor<T>>) {
+    Shape whole{x.rows()};
+    for (const Index dimension : shape) whole.push_back(dimension);
+    assign_rows<T>(y, call_layer(layer, AnyTensor<T>(whole, x.data())));
   } else {
-    const auto dispatch = [&]<int N>() {
-      if constexpr (CallableLayer<L, Eigen::Tensor<T, N + 2, Eigen::RowMajor>> ||
-                    CallableLayer<L, Eigen::TensorMap<const Eigen::Tensor<T, N + 2, Eigen::RowMajor>>>) {
-        if (Index(shape.rank()) == N + 1) call_conv_of<N>(layer, x, shape, y);
-      }
+    bool can_be_called = false, was_called = false;
+    const auto attempt = [&]<int N>() {
+      if constexpr (known == 0 || known == N)
+        if constexpr (CallableLayer<L, Eigen::Tensor<T, N + 2, Eigen::RowMajor>> ||
+                      CallableLayer<L, Eigen::TensorMap<const Eigen::Tensor<T, N + 2, Eigen::RowMajor>>>) {
+          can_be_called = true;
+          was_called = Index(shape.rank()) == N + 1;
+          if (was_called) call_conv_of<N>(layer, x, shape, y);
+        }
+      return was_called;
     };
-    dispatch.template operator()<1>();
-    dispatch.template operator()<2>();
-    dispatch.template operator()<3>();
+    if (attempt.template operator()<1>() || attempt.template operator()<2>() || attempt.template operator()<3>()) return;
+    fail<ShapeError>("a convolution cannot be called with rows of " + to_string(shape),
+                     can_be_called ? "its forward takes tensors with another number of axes"
+                                   : "neither layer(x) nor layer_traits::forward(layer, x) takes a row-major Eigen::Tensor",
+                     "give its layer_traits a forward(layer, x), and a conv_shape with the kernel's axes");
   }
 }
 
