@@ -98,3 +98,72 @@ TEST_CASE("a warm forward allocates nothing") {
   warm_forward_allocates_nothing<awkward::Conv2dCase<float>, laws::AdaLoraMethod>();
   warm_forward_allocates_nothing<awkward::Conv3dCase<float>, laws::Ia3Method>();
 }
+
+namespace {
+/// A layer that can be moved only, as one that owns a mapped file is.
+struct Owner {
+  std::unique_ptr<graft::Matrix<>> weight = std::make_unique<graft::Matrix<>>(graft::Matrix<>::Identity(3, 3));
+  graft::Matrix<> operator()(const graft::Matrix<>& x) const { return x * weight->transpose(); }
+};
+/// A layer whose copies look at the same memory.
+struct Borrower {
+  std::shared_ptr<graft::Matrix<>> weight = std::make_shared<graft::Matrix<>>(graft::Matrix<>::Identity(3, 3));
+  graft::Matrix<> operator()(const graft::Matrix<>& x) const { return x * weight->transpose(); }
+};
+template <class L>
+struct OneSite {
+  graft::Adaptable<L> site;
+  graft::Adaptable<graft::Linear<>> other{3, 3};
+  const graft::Adaptable<graft::Linear<>> frozen{3, 3};
+  GRAFT_MODULE(site, other, frozen)
+};
+template <class L>
+struct PointerTraits {
+  static constexpr graft::LayerKind kind = graft::LayerKind::linear;
+  using scalar = float;
+  static graft::Index in_features(const L&) { return 3; }
+  static graft::Index out_features(const L&) { return 3; }
+  static auto& weight(const L& layer) { return *layer.weight; }
+};
+}  // namespace
+template <>
+struct graft::layer_traits<Owner> : PointerTraits<Owner> {};
+template <>
+struct graft::layer_traits<Borrower> : PointerTraits<Borrower> {};
+
+TEST_CASE("a layer that cannot be copied takes adapters, and no modules_to_save") {
+  OneSite<Owner> model;
+  const graft::LoraConfig config{.r = 2, .target_modules = {"site"}, .init_lora_weights = false};
+  graft::inject_adapter_in_model(config, model);
+  const OneSite<Owner> moved = std::move(model);
+  const graft::Matrix<> x = graft::Matrix<>::Ones(2, 3);
+  CHECK((moved.site(x) - x).norm() > 1e-3f);
+  OneSite<Owner> other;
+  CHECK_THROWS_WITH_AS(graft::inject_adapter_in_model(
+                           graft::LoraConfig{.target_modules = {"other"}, .modules_to_save = {"site"}}, other),
+                       doctest::Contains("cannot be copied"), graft::TargetError);
+}
+
+TEST_CASE("a copy that would share the weight of its original is refused, and nothing has changed") {
+  OneSite<Borrower> model;
+  CHECK_THROWS_AS(graft::inject_adapter_in_model(
+                      graft::LoraConfig{.target_modules = {"other"}, .modules_to_save = {"site"}}, model),
+                  graft::AdapterError);
+  CHECK(graft::adapter_names(model).empty());
+}
+
+TEST_CASE("a const site is a plain layer") {
+  OneSite<Owner> model;
+  const auto report = graft::inject_adapter_in_model(graft::LoraConfig{.target_modules = graft::all_linear}, model);
+  CHECK(report.matched.size() == 2);
+  CHECK(report.without_room == std::vector<std::string>{"frozen"});
+  CHECK(graft::get_base_model_state_dict(model).keys() ==
+        std::vector<std::string>{"site.weight", "other.weight", "other.bias", "frozen.weight", "frozen.bias"});
+  graft::StateDict state = graft::get_base_model_state_dict(model).clone();
+  CHECK_THROWS_WITH_AS(graft::set_base_model_state_dict(model, state), doctest::Contains("can only be read"),
+                       graft::StateDictError);
+  state.erase("frozen.weight");
+  state.erase("frozen.bias");
+  CHECK(graft::set_base_model_state_dict(model, state, {.strict = false}).loaded ==
+        std::vector<std::string>{"site.weight", "other.weight", "other.bias"});
+}

@@ -34,6 +34,27 @@ struct Kernel {
   Matrix<> weight = ramp(2, 3, 6);
 };
 
+/// Weight and bias in one matrix, (out, in + 1), rows first: neither lies in memory by itself.
+struct Fused {
+  Matrix<> both = ramp(7, 6, 2);
+};
+/// A weight that is a tensor, and no bias now: the pointer is null.
+struct Tensorial {
+  Eigen::Tensor<float, 3, Eigen::RowMajor> weight{2, 3, 5};
+  Eigen::VectorXf* bias = nullptr;
+};
+/// Shows its weight to readers, and a copy of its bias. One output: a row vector to Eigen.
+struct Shown {
+  Eigen::RowVectorXf weight = ramp(1, 5, 2);
+};
+struct Frozen {
+  const graft::Linear<> layer{5, 7, false};
+  Matrix<> memory = ramp(2, 6, 3);
+  Eigen::Map<Matrix<>, 0, Eigen::OuterStride<>> part{memory.data() + 1, 2, 3, Eigen::OuterStride<>(6)};
+  Eigen::Map<const Eigen::VectorXf> seen{memory.data(), 4};
+  GRAFT_MODULE(layer, part, seen)
+};
+
 std::vector<std::string> keys(const std::vector<BaseTensor>& tensors) {
   std::vector<std::string> all;
   for (const BaseTensor& tensor : tensors) all.push_back(tensor.key);
@@ -64,6 +85,84 @@ struct graft::layer_traits<Kernel> {
   static ConvShape conv_shape(const Kernel&) { return {.in = 1, .out = 2, .kernel = 3}; }
   static auto& weight(auto& layer) { return layer.weight; }
 };
+
+template <>
+struct graft::layer_traits<Fused> {
+  static constexpr LayerKind kind = LayerKind::linear;
+  using scalar = float;
+  static Index in_features(const Fused&) { return 5; }
+  static Index out_features(const Fused&) { return 7; }
+  static auto weight(auto& layer) { return layer.both.leftCols(5); }
+  static auto bias(auto& layer) { return layer.both.col(5); }
+};
+template <>
+struct graft::layer_traits<Tensorial> {
+  static constexpr LayerKind kind = LayerKind::conv;
+  using scalar = float;
+  static ConvShape conv_shape(const Tensorial&) { return {.in = 3, .out = 2, .kernel = 5}; }
+  static auto& weight(auto& layer) { return layer.weight; }
+  static auto* bias(auto& layer) { return layer.bias; }
+};
+template <>
+struct graft::layer_traits<Shown> {
+  static constexpr LayerKind kind = LayerKind::linear;
+  using scalar = float;
+  static Index in_features(const Shown&) { return 5; }
+  static Index out_features(const Shown&) { return 1; }
+  static const auto& weight(const Shown& layer) { return layer.weight; }
+  static Eigen::VectorXf bias(const Shown&) { return Eigen::VectorXf::Constant(1, 3); }
+};
+
+TEST_CASE("views that do not lie in memory in one piece are read and written") {
+  Fused fused;
+  const auto tensors = graft::detail::base_tensors(fused);
+  CHECK(keys(tensors) == std::vector<std::string>{"weight", "bias"});
+  CHECK(values(tensors[0].read()) == listed(ramp(7, 6, 2).leftCols(5)));
+  CHECK(values(tensors[1].read()) == listed(ramp(7, 6, 2).col(5)));
+  const Matrix<> bias = ramp(1, 7, 9);
+  tensors[1].write({Dtype::f32, {7}, reinterpret_cast<const std::byte*>(bias.data()), nullptr}, false);
+  CHECK(fused.both.col(5).transpose() == bias);
+  CHECK(fused.both.leftCols(5) == ramp(7, 6, 2).leftCols(5));
+}
+
+TEST_CASE("a tensor is a weight") {
+  Tensorial layer;
+  support::fill_ramp(layer.weight, 4);
+  auto tensors = graft::detail::base_tensors(layer);
+  REQUIRE(tensors.size() == 1);  // a null bias is none
+  CHECK(tensors[0].shape == Shape{2, 3, 5});
+  CHECK(values(tensors[0].read()) == listed(ramp(2, 15, 4)));
+  const Matrix<> other = ramp(2, 15, 5);
+  tensors[0].write({Dtype::f32, {2, 3, 5}, reinterpret_cast<const std::byte*>(other.data()), nullptr}, false);
+  CHECK(layer.weight(1, 2, 4) == other(1, 14));
+  Eigen::VectorXf bias = ramp(1, 2, 6).transpose();
+  layer.bias = &bias;
+  tensors = graft::detail::base_tensors(layer);
+  CHECK(values(tensors.at(1).read()) == listed(ramp(1, 2, 6)));
+}
+
+TEST_CASE("what a layer only shows cannot be written, and its sizes give the shape") {
+  Shown shown;
+  const auto tensors = graft::detail::base_tensors(shown);
+  REQUIRE(tensors.size() == 2);
+  CHECK(tensors[0].shape == Shape{1, 5});
+  CHECK(values(tensors[0].read()) == listed(ramp(1, 5, 2)));
+  CHECK(values(tensors[1].read()) == std::vector<double>{3});
+  CHECK_FALSE(tensors[0].write);
+  CHECK_FALSE(tensors[1].write);
+}
+
+TEST_CASE("const members are read, maps with strides too") {
+  Frozen frozen;
+  const auto tensors = graft::detail::base_tensors(frozen);
+  CHECK(keys(tensors) == std::vector<std::string>{"layer.weight", "part", "seen"});
+  CHECK_FALSE(tensors[0].write);
+  CHECK(tensors[0].shape == Shape{7, 5});
+  CHECK(values(tensors[1].read()) == listed(ramp(2, 6, 3).middleCols(1, 3)));
+  CHECK(tensors[1].write);
+  CHECK(values(tensors[2].read()) == listed(ramp(2, 6, 3).row(0).head(4)));
+  CHECK_FALSE(tensors[2].write);
+}
 
 TEST_CASE("tensors stand in the order of the description; an absent bias is none") {
   Block block;

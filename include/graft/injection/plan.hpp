@@ -237,6 +237,10 @@ class Planner {
       if (model_.plain[i].read().device() == Device::meta)
         fail<MetaError>("bias = all, and '" + model_.plain[i].key + "' has no memory yet",
                         "the trained bias starts from the base's", "load the base model before its adapters");
+      if (!model_.plain[i].write)
+        fail<TargetError>("bias = all, and '" + model_.plain[i].key + "' can only be read",
+                          "the trained bias stands in the layer while its adapter is active",
+                          "let the layer's traits answer a writable bias, or use bias = lora_only");
       plan_.plain_biases.push_back(i);
     }
     if (!plan_.plain_biases.empty())

@@ -205,6 +205,10 @@ class TargetPlanner {
                                   " without room for a copy",
                               "a layer keeps the type it was declared with",
                               "declare it graft::Adaptable<" + std::string(node.type) + "<…>>");
+          if (!model_.sites[std::size_t(node.site)]->can_copy())
+            fail<TargetError>("modules_to_save names '" + node.path + "', a " + std::string(node.type) + " that cannot be copied",
+                              "the adapter keeps a whole copy of the layer, and the class has no copy constructor",
+                              "give it one, or leave it out of modules_to_save");
           if (std::find(plan_.copied.begin(), plan_.copied.end(), std::size_t(node.site)) == plan_.copied.end())
             plan_.copied.push_back(std::size_t(node.site));
         }

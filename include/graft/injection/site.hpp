@@ -1,5 +1,6 @@
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -41,6 +42,9 @@ class AnySite {
   virtual void initialise(AnyAdapterState& state, std::uint64_t seed) const = 0;
   /// Whether the layer's traits show its weight.
   [[nodiscard]] virtual bool shows_weight() const = 0;
+  /// Whether the layer's type can be copied at all.
+  [[nodiscard]] virtual bool can_copy() const = 0;
+  /// @throws AdapterError where a copy would share the layer's memory.
   [[nodiscard]] virtual std::unique_ptr<AnyModuleCopy> make_copy() const = 0;
   /// Makes a copy's layer the base layer. Whether its memory was taken over, so that what was tied no longer is.
   virtual bool adopt(AnyModuleCopy& copy) const = 0;
@@ -104,8 +108,15 @@ class SiteOf<Adapted<L, As...>> final : public AnySite {
     static_cast<AdapterState<T>&>(state).start_from(base_weight_of(std::as_const(site_.base_layer())));
   }
   [[nodiscard]] bool shows_weight() const override { return has_weight<const L>; }
+  [[nodiscard]] bool can_copy() const override { return std::copy_constructible<L>; }
   [[nodiscard]] std::unique_ptr<AnyModuleCopy> make_copy() const override {
-    return std::make_unique<ModuleCopy<L>>(site_.base_layer());
+    if constexpr (std::copy_constructible<L>) {
+      auto copy = std::make_unique<ModuleCopy<L>>(site_.base_layer());
+      if (shares_weight(copy->layer)) shared_copy();
+      return copy;
+    } else {
+      return nullptr;
+    }
   }
   bool adopt(AnyModuleCopy& copy) const override {
     L& from = static_cast<ModuleCopy<L>&>(copy).layer;
@@ -126,6 +137,19 @@ class SiteOf<Adapted<L, As...>> final : public AnySite {
   }
 
  private:
+  /// A borrowed Parameter is detached before it is written; a view of the user's own would be written through.
+  [[nodiscard]] bool shares_weight(L& copy) const {
+    if constexpr (!Module<L> && has_weight<L>)
+      if constexpr (requires { weight_of(copy).data(); })
+        return weight_of(copy).size() && weight_of(copy).data() == weight_of(site_.base_layer()).data();
+    return false;
+  }
+  [[noreturn]] void shared_copy() const {
+    fail<AdapterError>("a copy of '" + path() + "' would share the weight of the layer that it copies",
+                       "modules_to_save keeps weights of its own, and the layer's copy constructor copies a pointer",
+                       "let the layer own its weight, or leave it out of modules_to_save");
+  }
+
   Site& site_;
 };
 }  // namespace detail
@@ -153,7 +177,15 @@ ModelSites sites_of(const M& const_model) {
   ModelSites all;
   visit(const_cast<M&>(const_model), [&](std::string_view path, auto& node) {
     using Node = std::remove_cvref_t<decltype(node)>;
-    if constexpr (enable_site<Node>) {
+    constexpr bool is_const = std::is_const_v<std::remove_reference_t<decltype(node)>>;
+    if constexpr (enable_site<Node> && is_const) {  // a const member cannot be adapted: it is a plain layer
+      all.nodes.push_back({std::string(path), type_name<typename Node::layer_type>(), -1, true,
+                           detail::traits_of<typename Node::layer_type>::kind});
+      for (detail::BaseTensor& tensor : detail::base_tensors(node.base_layer())) {
+        tensor.key = std::string(path) + "." + tensor.key;
+        all.plain.push_back(std::move(tensor));
+      }
+    } else if constexpr (enable_site<Node>) {
       all.nodes.push_back({std::string(path), type_name<typename Node::layer_type>(), int(all.sites.size()), true,
                            detail::traits_of<typename Node::layer_type>::kind});
       all.plain_before.push_back(all.plain.size());

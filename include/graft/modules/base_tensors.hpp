@@ -20,8 +20,8 @@ struct BaseTensor {
   Dtype dtype = Dtype::f32;
   Shape shape{};
   std::function<TensorView()> read;              ///< row-major, as torch stores it
-  std::function<void(const TensorView&, bool may_borrow)> write;
-  ParameterData* parameter = nullptr;  ///< that holds it, if one does
+  std::function<void(const TensorView&, bool may_borrow)> write;  ///< null: the layer only shows it
+  ParameterData* parameter = nullptr;  ///< that holds it and can be written, if one does
   const void* storage = nullptr;       ///< where the elements are while the model does not change; null: unknown
 };
 
@@ -55,34 +55,38 @@ BaseTensor tensor_of_expression(std::string key, const Shape& shape, Get get) {
       for (Index col = 0; col < values.cols(); ++col) *next++ = values.coeff(row, col);
     return TensorView{dtype_of<T>, shape.to_vector(), bytes.get(), bytes};
   };
-  tensor.write = [get, shape](const TensorView& source, bool) {
-    auto&& values = get();
-    check_size(values.size(), shape);
-    std::size_t next = 0;
-    for (Index row = 0; row < values.rows(); ++row)
-      for (Index col = 0; col < values.cols(); ++col) {
-        if constexpr (sizeof(T) >= 4) values.coeffRef(row, col) = element_as<T>(source.dtype, source.data, next++);
-        else values.coeffRef(row, col) = T(element_as<float>(source.dtype, source.data, next++));
-      }
-  };
+  if constexpr (WritableView<decltype(get())>)
+    tensor.write = [get, shape](const TensorView& source, bool) {
+      auto&& values = get();
+      check_size(values.size(), shape);
+      std::size_t next = 0;
+      for (Index row = 0; row < values.rows(); ++row)
+        for (Index col = 0; col < values.cols(); ++col) {
+          if constexpr (sizeof(T) >= 4) values.coeffRef(row, col) = element_as<T>(source.dtype, source.data, next++);
+          else values.coeffRef(row, col) = T(element_as<float>(source.dtype, source.data, next++));
+        }
+    };
   return tensor;
 }
 
+/// Of a const parameter it can only be read.
 template <class P>
 BaseTensor tensor_of_parameter(std::string key, P& parameter) {
-  if constexpr (is_parameter<P>) {
-    ParameterData* data = &parameter.untyped();
-    return {std::move(key), data->dtype(), data->shape(), [data] { return data->view(); },
-            [data](const TensorView& source, bool may_borrow) {
-              constexpr bool is_dense = std::is_same_v<typename P::storage, dense>;
-              constexpr bool is_mapped = std::is_same_v<typename P::storage, mapped>;
-              assign(*data, source, is_mapped || (may_borrow && !is_dense));
-            },
-            data, data->data()};
+  if constexpr (is_parameter<std::remove_const_t<P>>) {
+    auto* data = &parameter.untyped();
+    BaseTensor tensor{std::move(key), data->dtype(), data->shape(), [data] { return data->view(); }, {}};
+    tensor.storage = data->data();
+    if constexpr (!std::is_const_v<P>) {
+      tensor.parameter = data;
+      tensor.write = [data](const TensorView& source, bool may_borrow) {
+        constexpr bool is_dense = std::is_same_v<typename P::storage, dense>;
+        constexpr bool is_mapped = std::is_same_v<typename P::storage, mapped>;
+        assign(*data, source, is_mapped || (may_borrow && !is_dense));
+      };
+    }
+    return tensor;
   } else {
-    return tensor_of_expression(std::move(key), shape_of(parameter), [p = &parameter] {
-      return Eigen::Map<std::remove_const_t<P>, Eigen::Unaligned>(p->data(), p->rows(), p->cols());
-    });
+    return tensor_of_expression(std::move(key), shape_of(parameter), [p = &parameter]() -> P& { return *p; });
   }
 }
 
@@ -90,30 +94,23 @@ BaseTensor tensor_of_parameter(std::string key, P& parameter) {
 template <class L>
 void tensors_of_traits(L& layer, const std::string& prefix, std::vector<BaseTensor>& tensors) {
   if constexpr (has_weight<L>) {
-    Shape shape = shape_of(traits_of<L>::weight(layer));
+    const LayerFacts facts = facts_of(std::as_const(layer));
+    // torch's layout; the sizes decide, since a single row or column may be a vector to Eigen
+    Shape shape = facts.kind == LayerKind::embedding ? Shape{facts.in, facts.out} : Shape{facts.out, facts.in};
     if constexpr (traits_of<L>::kind == LayerKind::conv) {
-      const ConvShape conv = traits_of<L>::conv_shape(layer);
-      shape = Shape{conv.out, conv.in / conv.groups};
-      for (const Index size : conv.kernel) shape.push_back(size);
+      shape[1] = facts.in / facts.conv.groups;
+      for (const Index size : facts.conv.kernel) shape.push_back(size);
     }
     if constexpr (is_transposed<L>) {
-      tensors.push_back(tensor_of_expression(prefix + "weight", Shape{shape[1], shape[0]},
-                                             [&layer] { return traits_of<L>::weight(layer).transpose(); }));
+      tensors.push_back(tensor_of_expression(prefix + "weight", Shape{shape[1], shape[0]}, [&layer] { return weight_of(layer).transpose(); }));
     } else {
-      tensors.push_back(tensor_of_expression(prefix + "weight", shape, [&layer]() -> decltype(auto) { return traits_of<L>::weight(layer); }));
+      tensors.push_back(tensor_of_expression(prefix + "weight", shape, [&layer]() -> decltype(auto) { return weight_of(layer); }));
     }
   }
-  with_bias(layer, [&](auto& bias) {
-    using B = std::remove_cvref_t<decltype(bias)>;
-    if constexpr (requires { bias.data(); }) {
-      using Plain = std::conditional_t<std::is_base_of_v<Eigen::PlainObjectBase<B>, B>, B, typename B::PlainObject>;
-      auto* data = const_cast<typename Plain::Scalar*>(bias.data());
-      const Index size = bias.size();
-      tensors.push_back(tensor_of_expression(prefix + "bias", Shape{size}, [data, size] {
-        return Eigen::Map<Eigen::Matrix<typename Plain::Scalar, Eigen::Dynamic, 1>, Eigen::Unaligned>(data, size);
-      }));
-    }
-  });
+  if constexpr (has_bias_access<L>)
+    if (has_bias_now(layer))
+      tensors.push_back(tensor_of_expression(prefix + "bias", Shape{Index(bias_of(layer).size())},
+                                             [&layer]() -> decltype(auto) { return bias_of(layer); }));
 }
 
 /// Every tensor of a layer or module, in the order in which torch registers them. An absent bias is none.

@@ -19,8 +19,17 @@ template <class E>
 void draw_uniform(E& values, const Seed& seed, double bound) {
   using T = typename E::Scalar;
   for_each_random(seed, values.size(), [&](Index i, auto u) {
-    values(i / values.cols(), i % values.cols()) = T((2 * u[0] - 1) * bound);
+    values.coeffRef(i / values.cols(), i % values.cols()) = T((2 * u[0] - 1) * bound);
   });
+}
+
+template <class E>
+void draw_normal(E& values, const Seed& seed) {
+  using T = typename E::Scalar;
+  ParameterData drawn(Dtype::f64, {values.rows(), values.cols()});
+  fill_normal(drawn, seed, 1);
+  const auto* numbers = reinterpret_cast<const double*>(drawn.data());
+  for (Index i = 0; i < values.size(); ++i) values.coeffRef(i / values.cols(), i % values.cols()) = T(numbers[i]);
 }
 
 /// torch's defaults of a layer: weights and biases U(±1/√fan_in), embeddings N(0, 1) with a zero padding row.
@@ -41,20 +50,14 @@ void initialise_layer(L& layer, std::string_view path, std::uint64_t seed) {
     if constexpr (requires { layer.bias.untyped(); })
       if (layer.bias.size()) fill_uniform(layer.bias.untyped(), {seed, bias}, bound);
   } else if constexpr (has_weight<L>) {
-    auto&& view = traits_of<L>::weight(layer);
-    if (facts.kind == LayerKind::embedding) {
-      ParameterData values(Dtype::f64, {view.rows(), view.cols()});
-      fill_normal(values, {seed, weight}, 1);
-      const auto* drawn = reinterpret_cast<const double*>(values.data());
-      using T = typename std::remove_cvref_t<decltype(view)>::Scalar;
-      for (Index i = 0; i < view.size(); ++i) view(i / view.cols(), i % view.cols()) = T(drawn[i]);
-    } else {
-      draw_uniform(view, {seed, weight}, bound);
+    if constexpr (WritableView<decltype(weight_of(layer))>) {
+      auto&& values = weight_of(layer);
+      if (facts.kind == LayerKind::embedding) draw_normal(values, {seed, weight});
+      else draw_uniform(values, {seed, weight}, bound);
     }
-    with_bias(layer, [&](auto& values) {
-      using T = typename std::remove_cvref_t<decltype(values)>::Scalar;
-      for_each_random({seed, bias}, values.size(), [&](Index i, auto u) { values(i) = T((2 * u[0] - 1) * bound); });
-    });
+    if constexpr (has_bias_access<L>)
+      if constexpr (WritableView<decltype(bias_of(layer))>)
+        with_bias(layer, [&](auto& values) { draw_uniform(values, {seed, bias}, bound); });
   }
 }
 
@@ -63,7 +66,8 @@ struct Initialiser {
 
   template <class Node>
   void operator()(std::string_view path, Node& node) const {
-    if constexpr (enable_site<Node>) initialise_layer(node.base_layer(), path, seed);
+    if constexpr (std::is_const_v<Node>) return;
+    else if constexpr (enable_site<Node>) initialise_layer(node.base_layer(), path, seed);
     else if constexpr (has_layer_traits<Node>) initialise_layer(node, path, seed);
     else if constexpr (requires { node.weight.untyped(); node.eps; }) {  // norms start at the identity
       fill_constant(node.weight.untyped(), 1);
@@ -75,7 +79,8 @@ struct Initialiser {
 }  // namespace detail
 
 /// Fills a model's base layers with torch's default distributions, each value by (seed, path, index): the same
-/// whatever else the model holds. Constructors leave zeros. Adapters are not touched.
+/// whatever else the model holds. Constructors leave zeros. Adapters are not touched,
+/// nor are const members.
 template <class M>
 void initialise(M& model, std::uint64_t seed) {
   visit(model, detail::Initialiser{seed});

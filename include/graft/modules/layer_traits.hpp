@@ -78,18 +78,58 @@ concept has_weight = requires(L& layer) { traits_of<L>::weight(layer); };
 template <class L>
 concept has_bias_access = requires(L& layer) { traits_of<L>::bias(layer); };
 
-/// Calls f(bias) with the layer's bias as a reference to an Eigen vector; not at all where there is none.
+/// What `layer_traits<L>::weight` answers as a matrix (out, in · k…), or (num, dim): a tensor is seen as one.
+template <class L>
+  requires has_weight<L>
+decltype(auto) weight_of(L& layer) {
+  using W = decltype(traits_of<L>::weight(layer));
+  if constexpr (TensorLike<W> && !MatrixLike<W>) {
+    auto&& tensor = traits_of<L>::weight(layer);
+    const Shape shape = tensor_traits<std::remove_cvref_t<W>>::shape(tensor);
+    auto* data = tensor_traits<std::remove_cvref_t<W>>::data(tensor);
+    using T = std::remove_pointer_t<decltype(data)>;
+    using Plain = Matrix<std::remove_const_t<T>>;
+    return Eigen::Map<std::conditional_t<std::is_const_v<T>, const Plain, Plain>, Eigen::Unaligned>(data, shape.rows(), shape.cols());
+  } else {
+    return traits_of<L>::weight(layer);
+  }
+}
+
+/// The layer's bias as an Eigen vector, through the pointer where the traits answer one. Not to be called for null.
+template <class L>
+  requires has_bias_access<L>
+decltype(auto) bias_of(L& layer) {
+  if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(traits_of<L>::bias(layer))>>) return *traits_of<L>::bias(layer);
+  else return traits_of<L>::bias(layer);
+}
+
+/// Whether elements of such a result of the traits can be assigned to, and are the layer's own.
+template <class Result>
+concept WritableView = requires(Result&& values) { values.coeffRef(0, 0) = values.coeff(0, 0); } &&
+                       (std::is_reference_v<Result> ||
+                        !std::is_base_of_v<Eigen::PlainObjectBase<std::remove_cvref_t<Result>>, std::remove_cvref_t<Result>>);
+
+/// Whether the layer has a bias: its traits give access to one, and it is neither null nor empty.
+template <class L>
+bool has_bias_now(L& layer) {
+  if constexpr (requires { traits_of<L>::has_bias(layer); })
+    if (!traits_of<L>::has_bias(layer)) return false;
+  if constexpr (has_bias_access<L>) {
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(traits_of<L>::bias(layer))>>)
+      if (!traits_of<L>::bias(layer)) return false;
+    return bias_of(layer).size() != 0;
+  } else {
+    return false;
+  }
+}
+
+/// Calls f(bias) with the layer's bias as an Eigen vector; not at all where there is none.
 template <class L, class F>
 void with_bias(L& layer, F&& f) {
-  if constexpr (requires { traits_of<L>::has_bias(layer); })
-    if (!traits_of<L>::has_bias(layer)) return;
   if constexpr (has_bias_access<L>) {
-    auto&& bias = traits_of<L>::bias(layer);
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(bias)>>) {
-      if (bias && bias->size()) f(*bias);
-    } else {
-      if (bias.size()) f(bias);
-    }
+    if (!has_bias_now(layer)) return;
+    auto&& bias = bias_of(layer);
+    f(bias);
   }
 }
 

@@ -32,7 +32,7 @@ struct LoadTarget {
   std::string key;  ///< as reports name it
   Dtype dtype;
   Shape shape;
-  std::function<void(const TensorView&, bool may_borrow)> write;
+  std::function<void(const TensorView&, bool may_borrow)> write;  ///< null: it can only be read
   bool is_required = true;
 };
 
@@ -101,6 +101,9 @@ class Loader {
     if (view.device() == Device::meta)
       fail<MetaError>("'" + key + "' has no bytes: it is on the meta device", "its model was never loaded or initialised",
                       "load that model first");
+    if (!target.write)
+      fail<StateDictError>("'" + target.key + "' can only be read", "the layer's traits answer a const or a temporary view of it",
+                           "answer a writable view where the layer is not const, or leave the key out");
     sources[place] = &view;
   }
 
