@@ -62,3 +62,16 @@ TEST_CASE("extra fields are found by name") {
   CHECK(*extra.find("x") == "{\"a\":1}");
   CHECK(extra.find("y") == nullptr);
 }
+
+TEST_CASE("lists of pairs come from a vector that was made elsewhere") {
+  const std::vector<std::pair<std::string, int>> ranks{{"q_proj", 3}, {"v_proj", 5}};
+  const graft::PatternMap<int> pattern = ranks;
+  CHECK(pattern[1].second == 5);
+  const graft::RankPattern kept = std::vector<std::pair<std::string, std::vector<bool>>>{{"a", {true, false}}};
+  CHECK(kept[0].second == std::vector<bool>{true, false});
+  const graft::ExtraFields extra = std::vector<std::pair<std::string, std::string>>{{"task_type", "null"}};
+  CHECK(extra.find("task_type") != nullptr);
+  const std::vector<int> ids{1, 4};
+  CHECK(graft::TokenIndices(ids) == graft::TokenIndices{1, 4});
+  CHECK(graft::TokenIndices(std::vector<int>{}).empty());
+}

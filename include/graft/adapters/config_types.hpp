@@ -1,5 +1,6 @@
 #pragma once
 
+#include <concepts>
 #include <initializer_list>
 #include <memory>
 #include <string>
@@ -80,18 +81,23 @@ template <class V>
 class PatternMap : public std::vector<std::pair<std::string, V>> {
  public:
   using std::vector<std::pair<std::string, V>>::vector;
+  PatternMap(std::vector<std::pair<std::string, V>> entries) : std::vector<std::pair<std::string, V>>(std::move(entries)) {}
 };
 
 /// Kept ranks by module path: what AdaLoRA's training leaves behind.
 class RankPattern : public std::vector<std::pair<std::string, std::vector<bool>>> {
  public:
   using std::vector<std::pair<std::string, std::vector<bool>>>::vector;
+  RankPattern(std::vector<std::pair<std::string, std::vector<bool>>> entries)
+      : std::vector<std::pair<std::string, std::vector<bool>>>(std::move(entries)) {}
 };
 
 /// Fields of a config file that graft has no member for, as their JSON texts.
 class ExtraFields : public std::vector<std::pair<std::string, std::string>> {
  public:
   using std::vector<std::pair<std::string, std::string>>::vector;
+  ExtraFields(std::vector<std::pair<std::string, std::string>> entries)
+      : std::vector<std::pair<std::string, std::string>>(std::move(entries)) {}
 
   /// How the file wrote fields that do have a member, where graft would write the same value in another way
   /// (`16.0` for 16, `[]` for null, a set in another order). Used again while the member keeps that value.
@@ -111,6 +117,10 @@ class TokenIndices {
   TokenIndices() = default;
   TokenIndices(std::initializer_list<Index> tokens) : is_list_(true) {
     if (tokens.size()) modules_.push_back({"embed_tokens", tokens});
+  }
+  template <std::integral I>
+  TokenIndices(const std::vector<I>& tokens) : is_list_(true) {
+    if (!tokens.empty()) modules_.push_back({"embed_tokens", {tokens.begin(), tokens.end()}});
   }
   TokenIndices(std::initializer_list<std::pair<std::string, std::vector<Index>>> modules) : modules_(modules) {}
   TokenIndices(std::vector<std::pair<std::string, std::vector<Index>>> modules, bool is_list = false)
