@@ -126,3 +126,23 @@ TEST_CASE("its traits state sizes and views") {
   CHECK(linear.bias.view()(0, 6) == 60);
   CHECK_FALSE(traits::has_bias(layer(false)));
 }
+
+TEST_CASE("a weight and a bias may be of different kinds, and lie anywhere") {
+  const graft::Matrix<> x = support::ramp(3, 5, 1), weight = support::ramp(7, 5, 2), bias = support::ramp(1, 7, 3);
+  const graft::Matrix<> want = (x * weight.transpose()).rowwise() + bias.row(0);
+  graft::Parameter<float> w(graft::Shape{7, 5}), b(graft::Shape{7});
+  w.view() = weight;
+  b.view() = bias;
+  graft::Parameter<float, graft::mapped> mapped(graft::Shape{7});
+  mapped.bind(bias.data());
+  const Eigen::MatrixXf columns = weight;
+  const Eigen::VectorXf column = bias.transpose();
+  const graft::Matrix<> wide = support::ramp(7, 8, 4);
+  CHECK(graft::linear(x, w, column).isApprox(want));
+  CHECK(graft::linear(x, weight, b).isApprox(want));
+  CHECK(graft::linear(x, w, mapped).isApprox(want));
+  CHECK(graft::linear(x, columns, bias.row(0)).isApprox(want));
+  CHECK(graft::linear(x, wide.middleCols(2, 5), 2 * column)
+            .isApprox((x * wide.middleCols(2, 5).transpose()).rowwise() + 2 * bias.row(0)));
+  CHECK_THROWS_AS((void)graft::linear(x, w, Eigen::VectorXf::Zero(6).eval()), graft::ShapeError);
+}

@@ -130,3 +130,21 @@ TEST_CASE("the scalar of an activation") {
   static_assert(std::is_same_v<graft::activation_scalar<Tensor>, float>);
   static_assert(std::is_same_v<graft::activation_scalar<decltype(a.row(0))>, float>);
 }
+
+TEST_CASE("tensors of one scalar mix: a residual of a TensorMap and what a layer made of it") {
+  using Tensor = Eigen::Tensor<float, 3, Eigen::RowMajor>;
+  Tensor x(2, 3, 2);
+  for (Index i = 0; i < 12; ++i) x.data()[i] = float(i);
+  const Eigen::TensorMap<const Tensor> seen(x.data(), 2, 3, 2);
+  Eigen::TensorFixedSize<float, Eigen::Sizes<2, 3, 2>, Eigen::RowMajor> fixed;
+  std::copy_n(x.data(), 12, fixed.data());
+  const auto same = [&](const Tensor& y) {
+    for (Index i = 0; i < 12; ++i)
+      if (y.data()[i] != 2 * float(i)) return false;
+    return true;
+  };
+  CHECK(same(graft::add(seen, x)));
+  CHECK(same(graft::add(x, seen)));
+  CHECK(same(graft::add(fixed, x)));
+  CHECK(same(graft::add(seen, fixed)));
+}

@@ -61,29 +61,71 @@ auto custom_linear(const Op& op, const X& x) {
 }
 }  // namespace detail
 
+namespace detail {
+/// The numbers of a Parameter or an Eigen matrix or vector, row after row: copied only where they do not lie so.
+template <class W>
+class InOnePiece {
+ public:
+  using scalar = typename W::Scalar;
+  explicit InOnePiece(const W& values) : ref_(values) {
+    if (ref_.rows() > 1 && ref_.outerStride() != ref_.cols()) copy_ = ref_;
+  }
+  [[nodiscard]] const scalar* data() const { return copy_.size() ? copy_.data() : ref_.data(); }
+  [[nodiscard]] Index rows() const { return ref_.rows(); }
+  [[nodiscard]] Index cols() const { return ref_.cols(); }
+
+ private:
+  MatrixRef<scalar> ref_;
+  Matrix<scalar> copy_;
+};
+template <class T, class Storage>
+class InOnePiece<Parameter<T, Storage>> {
+ public:
+  using scalar = T;
+  explicit InOnePiece(const Parameter<T, Storage>& parameter) : view_(parameter.view()) {}
+  [[nodiscard]] const T* data() const { return view_.size() ? view_.data() : nullptr; }
+  [[nodiscard]] Index rows() const { return view_.rows(); }
+  [[nodiscard]] Index cols() const { return view_.cols(); }
+
+ private:
+  typename Parameter<T, Storage>::ConstView view_;
+};
+}  // namespace detail
+
 /// x·Wᵀ for a Parameter or a matrix (out, in): a head that is tied to an embedding, for instance.
-template <class T, class Storage>
-auto linear(const auto& x, const Parameter<T, Storage>& weight) {
-  return detail::custom_linear(ops::Linear<T>{weight.view().data(), weight.rows(), weight.cols()}, x);
-}
-/// x·Wᵀ + b.
-template <class T, class Storage>
-auto linear(const auto& x, const Parameter<T, Storage>& weight, const Parameter<T, Storage>& bias) {
-  return detail::custom_linear(ops::Linear<T>{weight.view().data(), weight.rows(), weight.cols(), detail::bias_data(bias)}, x);
-}
-template <MatrixLike W>
+template <class W>
+  requires MatrixLike<W> || detail::is_parameter<W>
 auto linear(const auto& x, const W& weight) {
-  using T = typename W::Scalar;
-  const Eigen::Ref<const Matrix<T>> held(weight);
-  const Matrix<T> copy = held.outerStride() == held.cols() ? Matrix<T>() : Matrix<T>(held);
-  return detail::custom_linear(ops::Linear<T>{copy.size() ? copy.data() : held.data(), held.rows(), held.cols()}, x);
+  const detail::InOnePiece<W> w(weight);
+  return detail::custom_linear(ops::Linear<typename detail::InOnePiece<W>::scalar>{w.data(), w.rows(), w.cols()}, x);
 }
-template <MatrixLike W, MatrixLike B>
+/// x·Wᵀ + b. @throws ShapeError unless b has `out` numbers, or is an empty Parameter.
+template <class W, class B>
+  requires(MatrixLike<W> || detail::is_parameter<W>) && (MatrixLike<B> || detail::is_parameter<B>)
 auto linear(const auto& x, const W& weight, const B& bias) {
-  using T = typename W::Scalar;
-  const Matrix<T> held(weight);
-  const Eigen::Matrix<T, Eigen::Dynamic, 1> held_bias(bias);
-  return detail::custom_linear(ops::Linear<T>{held.data(), held.rows(), held.cols(), held_bias.data()}, x);
+  using T = typename detail::InOnePiece<W>::scalar;
+  const detail::InOnePiece<W> w(weight);
+  static_assert(std::is_same_v<T, typename detail::InOnePiece<B>::scalar>, "graft: weight and bias have one scalar");
+  const auto with_bias = [&](const T* numbers, Index count) {
+    if (numbers && count != w.rows())
+      fail<ShapeError>("a bias of " + std::to_string(count) + " numbers for " + std::to_string(w.rows()) + " outputs",
+                       "it is added to every row of the result", "pass one number per row of the weight");
+    return detail::custom_linear(ops::Linear<T>{w.data(), w.rows(), w.cols(), numbers}, x);
+  };
+  if constexpr (MatrixLike<B>) {
+    static_assert(B::IsVectorAtCompileTime, "graft: a bias is a vector");
+    // a column seen as a row: both lie alike, and only a row binds without a copy
+    if constexpr (B::ColsAtCompileTime == 1 && B::RowsAtCompileTime != 1) {
+      const Eigen::Ref<const Eigen::Matrix<T, Eigen::Dynamic, 1>> held(bias);
+      return with_bias(held.data(), held.size());
+    } else {
+      const Eigen::Ref<const Eigen::Matrix<T, 1, Eigen::Dynamic>> held(bias);
+      return with_bias(held.data(), held.size());
+    }
+  } else {
+    const detail::InOnePiece<B> b(bias);
+    return with_bias(b.data(), b.rows() * b.cols());
+  }
 }
 
 /// A linear layer y = x·Wᵀ + b: torch's nn.Linear. weight (out, in), bias (out) or empty.

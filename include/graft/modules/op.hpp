@@ -84,18 +84,25 @@ Matrix<typename X0::Scalar> custom(const Op& op, const X0& x0, const X&... x) {
       held);
 }
 
-/// Lifts an op to tensors whose first dimension is rows: elementwise ops, pooling, flatten.
-template <class Op, TensorLike X0, std::same_as<X0>... X>
+namespace detail {
+/// A tensor as rows: its first dimension, times the rest.
+template <TensorLike X>
+[[nodiscard]] auto tensor_rows(const X& tensor) {
+  const Shape shape = tensor_traits<X>::shape(tensor);
+  return graft::in<typename tensor_traits<X>::scalar>(tensor_traits<X>::data(tensor), shape[0], shape.tail().size());
+}
+}  // namespace detail
+
+/// Lifts an op to tensors whose first dimension is rows: elementwise ops, pooling, flatten. The result is of the first
+/// operand's kind; the others may be other tensors of the same scalar, a TensorMap beside a Tensor.
+template <class Op, TensorLike X0, TensorLike... X>
+  requires(std::same_as<activation_scalar<X0>, activation_scalar<X>> && ...)
 auto custom(const Op& op, const X0& x0, const X&... x) {
   using traits = tensor_traits<X0>;
   using T = typename traits::scalar;
   static_assert(detail::tail_of<Op> == 0, "graft: this op works on sequences: give it a matrix or graft::Rows");
-  const auto view = [](const X0& tensor) {
-    const Shape shape = traits::shape(tensor);
-    return graft::in<T>(traits::data(tensor), shape[0], shape.tail().size());
-  };
-  const std::array<In<T>, sizeof...(X) + 1> views{view(x0), view(x)...};
-  const std::array<Shape, sizeof...(X) + 1> shapes{traits::shape(x0).tail(), traits::shape(x).tail()...};
+  const std::array<In<T>, sizeof...(X) + 1> views{detail::tensor_rows(x0), detail::tensor_rows(x)...};
+  const std::array<Shape, sizeof...(X) + 1> shapes{traits::shape(x0).tail(), tensor_traits<X>::shape(x).tail()...};
   for (const In<T>& other : views)
     if (other.rows() != views[0].rows()) detail::row_mismatch("a graft op", other.rows(), views[0].rows());
   const Shape row = detail::result_shape<T>(op, views, shapes);

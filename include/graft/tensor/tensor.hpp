@@ -65,6 +65,9 @@ struct EigenTensorTraits {
 template <class T, int N, int Options, class I>
 struct tensor_traits<Eigen::Tensor<T, N, Options, I>>
     : detail::EigenTensorTraits<Eigen::Tensor<T, N, Options, I>, T, N, Options, I> {};
+template <class T, class Sizes, int Options, class I>
+struct tensor_traits<Eigen::TensorFixedSize<T, Sizes, Options, I>>
+    : detail::EigenTensorTraits<Eigen::TensorFixedSize<T, Sizes, Options, I>, T, int(Sizes::count), Options, I> {};
 template <class T, int N, int Options, class I, int MapOptions, template <class> class Pointer>
 struct tensor_traits<Eigen::TensorMap<Eigen::Tensor<T, N, Options, I>, MapOptions, Pointer>>
     : detail::EigenTensorTraits<Eigen::TensorMap<Eigen::Tensor<T, N, Options, I>, MapOptions, Pointer>, T, N, Options, I> {};
