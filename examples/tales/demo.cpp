@@ -179,7 +179,7 @@ void print_base(const Options& options, const Checkpoint& checkpoint) {
               grouped(checkpoint.parameters).c_str(), std::string(graft::tag_of(checkpoint.dtype)).c_str(),
               double(checkpoint.bytes) / 1e6, plural(checkpoint.files, "file").c_str());
   if (checkpoint.copied > 0)
-    std::printf(", the narrow ones copied: %.2f MB", double(checkpoint.copied) / 1e6);
+    std::printf(", copied to F32: %.2f MB", double(checkpoint.copied) / 1e6);
   std::printf("\n");
 }
 

@@ -47,9 +47,10 @@ def inject(name, config, source="file", low_cpu_mem_usage=False, seed=0, state_d
     }
 
 
-def save(name, output, identical_to=None):
-    """graft writes the adapter; PEFT must read it back and give the output of that name."""
-    return {"do": "save", "name": name, "dir": f"saved/{name}", "output": output, "identical_to": identical_to}
+def save(name, output, identical_to=None, bare=False):
+    """graft writes the adapter; PEFT must read it back and give the output of that name. `bare`: its bare keys too."""
+    step = {"do": "save", "name": name, "dir": f"saved/{name}", "output": output, "identical_to": identical_to}
+    return step | ({"bare": True} if bare else {})
 
 
 def finish(category, name, model, adapters, steps):
@@ -82,7 +83,9 @@ def several(category, name, model, adapters, activate_last, scale=None, **option
     return finish(category, name, model, adapters, steps)
 
 
-def low_level(category, name, model, one, low_cpu_mem_usage=False, from_state_dict=False, source="file", targets=None):
+def low_level(
+    category, name, model, one, low_cpu_mem_usage=False, from_state_dict=False, source="file", targets=None, bare=False
+):
     """Bare keys from get_peft_model_state_dict; graft injects by the config, or by the keys, and sets them."""
     own, file = one["name"], one["dir"] + "/adapter_model.safetensors"
     config, written = one["dir"], None
@@ -92,14 +95,29 @@ def low_level(category, name, model, one, low_cpu_mem_usage=False, from_state_di
     steps += [inject(own, config, source, low_cpu_mem_usage, 1, file if from_state_dict else None, written)]
     steps += [{"do": "set", "name": own, "file": file, "low_cpu_mem_usage": low_cpu_mem_usage}, forward(own)]
     steps += [{"do": "tree", "to": own}, {"do": "keys", "to": own}]
-    steps += [] if from_state_dict else [save(own, own)]
+    steps += [] if from_state_dict else [save(own, own, bare=bare)]
     return finish(category, name, model, [one], steps)
 
 
-def fresh(category, name, model, one, source="struct", low_cpu_mem_usage=False):
+def mixed(category, name, model, adapters, low_cpu_mem_usage=False):
+    """Adapters of different methods in one model, each at sites of its own, injected one after the other."""
+    steps = [forward("base")]
+    for one in adapters:
+        steps += [inject(one["name"], one["dir"], "file", low_cpu_mem_usage, 1)]
+        steps += [{"do": "set", "name": one["name"], "file": one["dir"] + "/adapter_model.safetensors",
+                   "low_cpu_mem_usage": low_cpu_mem_usage}]
+    names = [one["name"] for one in adapters]
+    for one in names:
+        steps += [{"do": "set_adapter", "names": [one]}, forward(one), save(one, one)]
+    steps += [{"do": "set_adapter", "names": names}, forward("together"), {"do": "tree", "to": "all"}]
+    steps += [{"do": "keys", "to": "all"}, {"do": "disable", "to": "disabled"}]
+    return finish(category, name, model, adapters, steps)
+
+
+def fresh(category, name, model, one, source="struct", low_cpu_mem_usage=False, bare=False):
     """graft makes the adapter, draws its values and writes it; PEFT only reads."""
     own = one["name"]
     steps = [forward("base"), inject(own, "configs/" + own, source, low_cpu_mem_usage, one["seed"], None, one)]
     steps += [{"do": "randomise", "name": own, "seed": one["seed"]}, forward(own, unknown=True)]
-    steps += [{"do": "tree", "to": own}, {"do": "keys", "to": own}, save(own, own)]
+    steps += [{"do": "tree", "to": own}, {"do": "keys", "to": own}, save(own, own, bare=bare)]
     return finish(category, name, model, [], steps)

@@ -110,10 +110,15 @@ def judge_saved(case, directory, precision, saved, step, outputs):
         mine, theirs = [d / "adapter_model.safetensors" for d in (saved, original)]
         if stored_as(case, precision, theirs) and mine.read_bytes() != theirs.read_bytes():
             yield f"weights of '{step['name']}' are not the bytes of PEFT's file"
+    for read in [peft_side.read_back] + [peft_side.read_back_bare] * step.get("bare", False):
+        yield from judge_read(case, directory, precision, saved, step, outputs, read)
+
+
+def judge_read(case, directory, precision, saved, step, outputs, read):
     try:
-        missing, unexpected, output = peft_side.read_back(case, directory, saved, step["name"])
+        missing, unexpected, output = read(case, directory, saved, step["name"])
     except Exception as error:
-        yield f"PEFT cannot read '{step['name']}': {type(error).__name__}: {str(error)[:300]}"
+        yield f"PEFT cannot {read.__name__} '{step['name']}': {type(error).__name__}: {str(error)[:300]}"
         return
     if missing or unexpected:
         yield f"PEFT misses {missing} and does not expect {unexpected} in '{step['name']}'"

@@ -59,7 +59,8 @@ inline graft::PeftConfig lora_config(const nlohmann::json& json) {
                            .layers_pattern = names(json.at("layers_pattern")),
                            .rank_pattern = pattern<int>(json.at("rank_pattern")),
                            .alpha_pattern = pattern<double>(json.at("alpha_pattern")),
-                           .modules_to_save = names(json.at("modules_to_save"))};
+                           .modules_to_save = names(json.at("modules_to_save")),
+                           .fan_in_fan_out = json.at("fan_in_fan_out").get<bool>()};
 }
 
 inline graft::PeftConfig adalora_config(const nlohmann::json& json) {
@@ -77,14 +78,16 @@ inline graft::PeftConfig adalora_config(const nlohmann::json& json) {
                               .init_lora_weights = json.at("init_lora_weights").get<bool>(),
                               .layers_to_transform = numbers(json.at("layers_to_transform")),
                               .layers_pattern = names(json.at("layers_pattern")),
-                              .modules_to_save = names(json.at("modules_to_save"))};
+                              .modules_to_save = names(json.at("modules_to_save")),
+                              .fan_in_fan_out = json.at("fan_in_fan_out").get<bool>()};
 }
 
 inline graft::PeftConfig ia3_config(const nlohmann::json& json) {
   return graft::Ia3Config{.target_modules = targets(json.at("target_modules")),
                           .feedforward_modules = targets(json.at("feedforward_modules")),
                           .exclude_modules = targets(json.at("exclude_modules")),
-                          .modules_to_save = names(json.at("modules_to_save"))};
+                          .modules_to_save = names(json.at("modules_to_save")),
+                          .fan_in_fan_out = json.at("fan_in_fan_out").get<bool>()};
 }
 
 inline graft::PeftConfig config(const nlohmann::json& json) {

@@ -14,6 +14,9 @@ Reply run_as(const Case& one) {
 }  // namespace
 
 Reply run_conv(const Case& one, graft::Dtype scalar) {
+  const std::string weights = one.text.at("model").at("dtype");
+  if (weights == "bf16") return Steps<float, ConvNet<graft::bf16, 2>, 4>(one).run();
+  if (weights == "f16") return Steps<float, ConvNet<graft::f16, 1>, 3>(one).run();
   return scalar == graft::Dtype::f64 ? run_as<double>(one) : run_as<float>(one);
 }
 

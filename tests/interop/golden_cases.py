@@ -198,6 +198,19 @@ def all_cases():
     # With alpha <= 0 PEFT scales by the rank, and after a load by the rank that was kept.
     add(loaded, "adalora_pruned_alpha_zero", mlp, adalora(LIST | {"init_r": 7, "lora_alpha": 0}, pruned=True))
 
+    # Narrow weights in other layers than linear ones, a transposed layer's flag, methods beside each other.
+    ends = {"target_modules": ["embed_tokens", "v_proj", "lm_head"]}
+    add(loaded, "lora_embedding_base_bf16", lambda s: decoder(s) | {"dtype": "bf16"}, lora(ends))
+    narrow_conv = of(conv_net, [3, 2], [5, 4], stride=[2, 1], padding=[1, 0])
+    add(loaded, "lora_conv2d_base_bf16", lambda s: narrow_conv(s) | {"dtype": "bf16"}, lora(both))
+    add(loaded, "lora_conv1d_base_f16", lambda s: conv_net(s, [3], [7]) | {"dtype": "f16"}, lora(both))
+    add(loaded, "lora_conv2d_modules_to_save", narrow_conv, lora({"target_modules": ["conv1"], "modules_to_save": ["conv2"]}))
+    flagged = {"target_modules": ["c_fc", "c_proj"], "fan_in_fan_out": True}
+    add(low_level, "lora_transposed_flagged", transposed, lora(flagged, style="bare"), source="struct")
+    beside = [adalora({"target_modules": ["fc2"]}, "one", style="bare"), lora({"target_modules": ["fc1"]}, "two", style="bare")]
+    beside += [ia3({"target_modules": ["head"]}, "three", style="bare")]
+    add(cases.mixed, "mixed_methods", mlp, beside)
+
     # DoRA, with seeds of its own: cases may come and go before it
     seed[0] = 6000
 

@@ -15,7 +15,7 @@ using graft::Index;
 
 inline Index index(const Sizes& sizes, const char* name) { return sizes.at(name).get<Index>(); }
 
-/// T: the activations' scalar; W: the scalar of the linear layers' weights.
+/// T: the activations' scalar; W: the scalar of the weights of all layers but normalisations.
 template <class T, class W = T>
 struct Mlp {
   graft::Adaptable<graft::Linear<W>> fc1;
@@ -33,9 +33,9 @@ struct Mlp {
   GRAFT_MODULE(fc1, norm, fc2, head)
 };
 
-template <class T>
+template <class T, class W = T>
 struct Attention {
-  graft::Adaptable<graft::Linear<T>> q_proj, k_proj, v_proj, o_proj;
+  graft::Adaptable<graft::Linear<W>> q_proj, k_proj, v_proj, o_proj;
 
   Attention(Index hidden, Index inner, bool bias)
       : q_proj(hidden, inner, bias), k_proj(hidden, inner, bias), v_proj(hidden, inner, bias), o_proj(inner, hidden, bias) {}
@@ -45,9 +45,9 @@ struct Attention {
   GRAFT_MODULE(q_proj, k_proj, v_proj, o_proj)
 };
 
-template <class T>
+template <class T, class W = T>
 struct FeedForward {
-  graft::Adaptable<graft::Linear<T>> gate_proj, up_proj, down_proj;
+  graft::Adaptable<graft::Linear<W>> gate_proj, up_proj, down_proj;
 
   FeedForward(Index hidden, Index wide, bool bias)
       : gate_proj(hidden, wide, bias), up_proj(hidden, wide, bias), down_proj(wide, hidden, bias) {}
@@ -57,10 +57,10 @@ struct FeedForward {
   GRAFT_MODULE(gate_proj, up_proj, down_proj)
 };
 
-template <class T>
+template <class T, class W = T>
 struct Block {
-  Attention<T> self_attn;
-  FeedForward<T> mlp;
+  Attention<T, W> self_attn;
+  FeedForward<T, W> mlp;
   graft::RMSNorm<T> norm;
 
   explicit Block(const Sizes& s)
@@ -74,16 +74,18 @@ struct Block {
   GRAFT_MODULE(self_attn, mlp, norm)
 };
 
-template <class T>
+template <class T, class W = T>
 struct Body {
-  graft::Adaptable<graft::Embedding<T>> embed_tokens;
-  std::vector<Block<T>> layers;
+  graft::Adaptable<graft::Embedding<W>> embed_tokens;
+  std::vector<Block<T, W>> layers;
 
   static graft::EmbeddingOptions options(const Sizes& s) {
     graft::EmbeddingOptions options;
     if (!s.at("padding_idx").is_null()) options.padding_idx = index(s, "padding_idx");
     if (!s.at("max_norm").is_null()) options.max_norm = s.at("max_norm").get<double>();
     options.norm_type = s.at("norm_type").get<double>();
+    options.scale_grad_by_freq = s.value("scale_grad_by_freq", false);
+    options.sparse = s.value("sparse", false);
     return options;
   }
   explicit Body(const Sizes& s) : embed_tokens(index(s, "vocabulary"), index(s, "hidden"), options(s)) {
@@ -97,10 +99,10 @@ struct Body {
   GRAFT_MODULE(embed_tokens, layers)
 };
 
-template <class T>
+template <class T, class W = T>
 struct Decoder {
-  Body<T> model;
-  graft::Adaptable<graft::Linear<T>> lm_head;
+  Body<T, W> model;
+  graft::Adaptable<graft::Linear<W>> lm_head;
 
   explicit Decoder(const Sizes& s) : model(s), lm_head(index(s, "hidden"), index(s, "vocabulary"), false) {}
   auto operator()(const auto& ids) const { return lm_head(model(ids)); }

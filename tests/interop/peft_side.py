@@ -265,6 +265,24 @@ def one_item_per_line(text):
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+def read_back_bare(case, directory, saved, name):
+    """The same for bare keys, read by PEFT's low-level functions."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        base = twins.build(case["model"]).double().eval()
+        model = inject_adapter_in_model(PeftConfig.from_pretrained(str(saved)), base, name)
+        result = set_peft_model_state_dict(model, load_file(saved / "bare.safetensors"), name)
+    return judged(result, directory, model.eval())
+
+
+def judged(result, directory, model):
+    missing = [k for k in result.missing_keys if is_adapter_parameter(k) and "ranknum" not in k and not harmless(k)]
+    unexpected = [k for k in result.unexpected_keys if not harmless(k)]
+    x = load_file(directory / "tensors.safetensors")["input"]
+    with torch.no_grad():
+        return missing, unexpected, model(x if x.dtype == torch.int64 else x.double())
+
+
 def read_back(case, directory, saved, name):
     """Loads a folder that graft wrote into PEFT (f64): (missing keys, unexpected keys, output)."""
     with warnings.catch_warnings():
@@ -273,9 +291,4 @@ def read_back(case, directory, saved, name):
         config = PeftConfig.from_pretrained(str(saved))
         model = get_peft_model(base, config, adapter_name=name)
         result = set_peft_model_state_dict(model, load_peft_weights(str(saved), device="cpu"), name)
-    missing = [k for k in result.missing_keys if is_adapter_parameter(k) and "ranknum" not in k and not harmless(k)]
-    unexpected = [k for k in result.unexpected_keys if not harmless(k)]
-    x = load_file(directory / "tensors.safetensors")["input"]
-    with torch.no_grad():
-        output = model.eval().base_model.model(x if x.dtype == torch.int64 else x.double())
-    return missing, unexpected, output
+    return judged(result, directory, model.eval().base_model.model)

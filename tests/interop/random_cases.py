@@ -42,7 +42,9 @@ class Draw:
         sizes |= {"layers": self.r.randint(1, 4), "bias": self.chance(0.5)}
         sizes |= {"padding_idx": self.one(None, None, 1), "max_norm": self.one(None, None, None, 1.5)}
         sizes |= {"norm_type": self.one(2.0, 2.0, 1.0)}
-        return cases.model("decoder", sizes, self.seed(), self.one("f32", "f32", "f32", "f64"), rows=self.r.randint(1, 9))
+        sizes |= {"scale_grad_by_freq": self.chance(0.1), "sparse": self.chance(0.1)}
+        dtype = self.one("f32", "f32", "f32", "f64", "bf16")
+        return cases.model("decoder", sizes, self.seed(), dtype, rows=self.r.randint(1, 9))
 
     def transposed(self):
         sizes = self.sizes("in", "hidden", "out")
@@ -75,10 +77,14 @@ class Draw:
         model_input = [self.r.randint(1, 3), one["in"]] + [self.r.randint(side - 1, side + 2) for _ in range(n)]
         if user:
             return cases.model("user_conv", {"conv": one}, self.seed(), "f32", input_shape=model_input)
-        two = {"in": one["out"], "out": third, "kernel": self.axes(n, 1, 2), "groups": 1, "stride": [1] * n}
-        two |= {"padding": [0] * n, "dilation": [1] * n, "padding_mode": "zeros", "bias": True}
+        groups = self.one(1, 2) if one["out"] % 2 == 0 and one["groups"] == 1 else 1
+        two = {"in": one["out"], "out": third * groups, "kernel": self.axes(n, 1, 2), "groups": groups}
+        two |= {"stride": self.axes(n, 1, 2), "padding": self.axes(n, 0, 1), "dilation": [1] * n}
+        two |= {"padding_mode": "zeros", "bias": self.chance(0.7)}
         sizes = {"conv1": one, "conv2": two}
-        return cases.model("conv", sizes, self.seed(), self.one("f32", "f32", "f64"), input_shape=model_input)
+        narrow = {1: ["f16"], 2: ["bf16"], 3: []}[n]
+        dtype = self.one("f32", "f32", "f64", *narrow)
+        return cases.model("conv", sizes, self.seed(), dtype, input_shape=model_input)
 
     # targets --------------------------------------------------------------------------------------------------
 
@@ -120,6 +126,12 @@ class Draw:
         targets["exclude_modules"] = self.one([first], [f"layers.{last}.mlp.up_proj", first], rf".*\.{first}")
         return targets, ["lm_head", "embed_tokens"]
 
+    def conv_targets(self, method, sizes):
+        """Where PEFT's adapter follows the base layer: LoRA's has neither dilation nor padding mode, AdaLoRA's no groups."""
+        plain = [n for n, s in sizes.items() if s["padding_mode"] == "zeros" and set(s["dilation"]) == {1}]
+        ungrouped = [n for n, s in sizes.items() if s["groups"] == 1]
+        return {"lora": plain, "adalora": ungrouped, "ia3": list(sizes)}[method]
+
     # methods --------------------------------------------------------------------------------------------------
 
     def aux(self, config, left, many):
@@ -130,26 +142,26 @@ class Draw:
             config["bias"] = self.one("none", "none", "all", "lora_only")
         return config
 
-    def patterns(self, leaves):
-        """Disjoint keys, so that the order in which PEFT sorts them on saving does not matter."""
+    def patterns(self, leaves, even):
+        """Disjoint keys, so that the order in which PEFT sorts them on saving does not matter. `even`: the ranks."""
         ranks, alphas = {}, {}
         for leaf in self.some(leaves):
             key = self.one(leaf, leaf, f".*{leaf}", f"^.*{leaf}$" if self.chance(0.2) else leaf)
             if self.chance(0.7):
-                ranks[key] = self.r.randint(1, 6)
+                ranks[key] = 2 * self.r.randint(1, 3) if even else self.r.randint(1, 6)
             if self.chance(0.7):
                 alphas[key] = self.one(1, 2.5, 7, 11)
         return ranks, alphas
 
-    def lora(self, targets, leaves, embedding=False):
-        rank = self.r.randint(1, 9)
+    def lora(self, targets, leaves, embedding=False, even=False):
+        rank = 2 * self.r.randint(1, 3) if even else self.r.randint(1, 9)
         config = {"r": rank, "lora_alpha": self.one(*[a for a in (1, 3, 5, 7.5, 16, -2) if a != rank and a * a != rank])}
         config |= {"use_rslora": self.chance(0.3), "lora_dropout": self.one(0.0, 0.0, 0.1, 0.5), "bias": "none"}
         config |= {"init_lora_weights": self.one(True, True, False, "gaussian")} | targets
         if not embedding and config["init_lora_weights"] != "gaussian" and self.chance(0.25):
             config["lora_bias"] = True
         if leaves and self.chance(0.35):
-            config["rank_pattern"], config["alpha_pattern"] = self.patterns(leaves)
+            config["rank_pattern"], config["alpha_pattern"] = self.patterns(leaves, even)
         return config
 
     def adalora(self, targets):
@@ -206,15 +218,17 @@ class Draw:
         one = cases.adapter(method, config, seed, name_of, style="bare")
         low = options["low_cpu_mem_usage"]
         if way == "fresh":
-            return cases.fresh(category, name, model, one, self.one("struct", "file"), low)
+            return cases.fresh(category, name, model, one, self.one("struct", "file"), low, bare=self.chance(0.5))
         if way == "keys" and not narrow:
             targets = None if method == "IA3" else self.one(None, [], ["fc1", "q_proj", "conv1"])
             return cases.low_level(category, name, model, one, low, True, targets=targets)
-        return cases.low_level(category, name, model, one, low, False, self.one("struct", "file"))
+        return cases.low_level(category, name, model, one, low, False, self.one("struct", "file"), bare=True)
 
     def case(self, name):
         category = self.one(*CATEGORIES)
         method, kind = category.split("/")
+        if method == "mixed":
+            return self.mixed(category, name, kind)
         many = self.chance(0.3)
 
         def configured():
@@ -232,20 +246,19 @@ class Draw:
                 embedding = embedding or "embed_tokens" in targets["target_modules"]
             elif kind == "transposed":
                 targets, leaves = {"target_modules": self.some(["c_fc", "c_proj"])}, ["c_fc", "c_proj"]
+                left = [n for n in leaves if n not in targets["target_modules"]]
             elif kind == "user":
                 embedding = method == "lora" and self.chance(0.7)
                 targets = {"target_modules": (["table"] if embedding else []) + (["project"] if self.chance(0.7) or not embedding else [])}
                 leaves = ["project"]
+                left = [n for n in ("table", "project") if n not in targets["target_modules"]]
             else:
-                names = ["conv"] if kind.startswith("user") else self.some(["conv1", "conv2"])
-                if method == "adalora" and not kind.startswith("user") and model["sizes"]["conv1"]["groups"] > 1:
-                    names = ["conv2"]
+                leaves = list(model["sizes"])
+                names = self.some(self.conv_targets(method, model["sizes"]))
+                left = [n for n in leaves if n not in names]
                 targets = {"target_modules": names}
             if method == "lora":
-                config = self.lora(targets, leaves, embedding)
-                if kind in ("conv1", "conv2", "conv3", "user_conv"):
-                    config["r"] = 2 * self.r.randint(1, 3)
-                    config["lora_alpha"] = self.one(3, 5, 7.5, -1)
+                config = self.lora(targets, leaves, embedding, even="conv" in kind)
                 # a lookup with max_norm changes the weight whose norms DoRA takes, in torch
                 shapes = [s for s in model["sizes"].values() if isinstance(s, dict)]
                 grouped = any(s["groups"] > 1 for s in shapes)
@@ -255,15 +268,31 @@ class Draw:
                 config = self.adalora(targets)
             else:
                 config = self.ia3(targets, leaves)
+            if self.chance(0.5 if kind == "transposed" else 0.05):  # only a transposed layer can have it
+                config["fan_in_fan_out"] = True
             return self.aux(config, left, many)
 
         if kind.startswith("conv"):
-            model = self.conv_net(int(kind[-1]), any_options=method == "ia3")
+            model = self.conv_net(int(kind[-1]), any_options=method != "lora" or self.chance(0.3))
         elif kind == "user_conv":
-            model = self.conv_net(2, user=True)
+            model = self.conv_net(2, any_options=method != "lora", user=True)
         else:
             model = {"mlp": self.mlp, "decoder": self.decoder, "embedding": self.decoder, "transposed": self.transposed, "user": self.user}[kind]()
         return self.style(category, name, model, method.upper(), configured(), configured if many else None)
+
+
+    def mixed(self, category, name, kind):
+        """Two or three methods, the sites shared out among them."""
+        model = self.decoder() if kind == "decoder" else self.mlp()
+        sites = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"] if kind == "decoder" else ["fc1", "fc2", "head"]
+        self.r.shuffle(sites)
+        methods = sorted(self.some(["lora", "adalora", "ia3"], 2))  # PEFT wants AdaLoRA first
+        adapters = []
+        for i, method in enumerate(methods):
+            targets = {"target_modules": sites[i :: len(methods)]}
+            config = self.adalora(targets) if method == "adalora" else getattr(self, method)(targets, targets["target_modules"])
+            adapters.append(cases.adapter(method.upper(), config, self.seed(), f"the_{method}", style="bare"))
+        return cases.mixed(category, name, model, adapters, self.chance(0.5))
 
 
 CATEGORIES = (
@@ -279,4 +308,5 @@ CATEGORIES = (
     + ["ia3/mlp"] * 3
     + ["ia3/decoder"] * 3
     + ["ia3/transposed", "ia3/conv2", "ia3/conv2", "ia3/conv3", "ia3/user", "ia3/user_conv"]
+    + ["mixed/mlp", "mixed/mlp", "mixed/decoder", "mixed/decoder"]
 )

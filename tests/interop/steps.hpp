@@ -182,6 +182,8 @@ class Steps {
     const std::string name = step.at("name");
     const std::filesystem::path parent = name == "default" ? target : target.parent_path();
     if (graft::save_pretrained(model_, parent, name) != target) throw std::runtime_error("saved to another folder");
+    if (step.value("bare", false))
+      graft::safetensors::save_file(graft::get_peft_model_state_dict(model_, name), target / "bare.safetensors");
   }
 
   std::filesystem::path folder(const nlohmann::json& relative) const { return case_.folder / relative.get<std::string>(); }

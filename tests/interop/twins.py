@@ -68,6 +68,8 @@ class Body(nn.Module):
             padding_idx=sizes["padding_idx"],
             max_norm=sizes["max_norm"],
             norm_type=sizes["norm_type"],
+            scale_grad_by_freq=sizes.get("scale_grad_by_freq", False),
+            sparse=sizes.get("sparse", False),
         )
         self.layers = nn.ModuleList(Block(sizes) for _ in range(sizes["layers"]))
 
@@ -165,7 +167,7 @@ def fill(tensor, generator, scale=1.0, offset=0.0):
 
 
 def build(model):
-    """A twin with seeded weights. Weights of linear layers have the case's dtype, all else f32 (f64 if that is f64)."""
+    """A twin with seeded weights. All layers but normalisations have the case's dtype, these f32 (f64 if that is f64)."""
     twin = TYPES[model["type"]](model["sizes"])
     generator = torch.Generator().manual_seed(model["seed"])
     for name, parameter in twin.named_parameters():
@@ -181,7 +183,7 @@ def build(model):
     if dtype == torch.float64:
         return twin.double().eval()
     for module in twin.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, (nn.Linear, nn.Embedding, *CONVS.values())):
             module.to(dtype)
     return twin.eval()
 
