@@ -210,6 +210,9 @@ def all_cases():
     beside = [adalora({"target_modules": ["fc2"]}, "one", style="bare"), lora({"target_modules": ["fc1"]}, "two", style="bare")]
     beside += [ia3({"target_modules": ["head"]}, "three", style="bare")]
     add(cases.mixed, "mixed_methods", mlp, beside)
+    # In adalora_conv2d_dilated pruning takes all ranks of the dilated layer; here it keeps them.
+    dilated = of(conv_net, [3, 2], [6, 5], dilation=[2, 1], padding=[1, 1], padding_mode="reflect")
+    add(loaded, "adalora_conv2d_dilated_kept", dilated, adalora(both))
 
     # DoRA, with seeds of its own: cases may come and go before it
     seed[0] = 6000
