@@ -187,7 +187,7 @@ TEST_CASE("all_linear takes every linear site, the head included, and writes the
   CHECK(report.matched.size() == 1);
   CHECK(report.without_room == Strings{"plain", "scaled"});
   const graft::ModelSites sites = graft::sites_of(partly);
-  const auto& config = std::get<LoraConfig>(graft::detail::need_record(sites, "default")->config);
+  const auto& config = std::get<LoraConfig>(graft::detail::need_record(sites, "default")->config());
   CHECK(config.target_modules == graft::TargetModules{"first"});
 }
 
