@@ -7,6 +7,8 @@
 #include <variant>
 #include <vector>
 
+#include "llama_config.hpp"
+
 namespace tales {
 
 /// An adapter's folder and what the table says of it.
@@ -15,6 +17,8 @@ struct AdapterFacts {
   std::string name;   ///< under which it is loaded
   std::string label;  ///< "LoRA r=8"
   std::size_t parameters = 0;
+  bool has_modules = false;  ///< whole modules of its own
+  bool has_biases = false;   ///< its own of the base's biases
 };
 
 namespace detail {
@@ -25,7 +29,19 @@ inline std::string label_of(const graft::AdaLoraConfig& config) {
   return "AdaLoRA " + std::to_string(config.init_r) + "->" + std::to_string(config.target_r);
 }
 inline std::string label_of(const graft::Ia3Config&) { return "IA3"; }
+
+inline bool trains_biases(const auto& config) { return config.bias != graft::Bias::none; }
+inline bool trains_biases(const graft::Ia3Config&) { return false; }
 }  // namespace detail
+
+/// Whether PEFT keeps tensors of an adapter as f32 that a layer with narrow weights would round: whole modules, and
+/// biases where the base has any.
+inline bool needs_wide_layers(const std::vector<AdapterFacts>& adapters, const LlamaConfig& config) {
+  const bool has_biases = config.attention_bias || config.mlp_bias;
+  return std::any_of(adapters.begin(), adapters.end(), [&](const AdapterFacts& adapter) {
+    return adapter.has_modules || (adapter.has_biases && has_biases);
+  });
+}
 
 /// Reads what there is to say of each folder. Adapters get their folder's name, or one like it that is not
 /// taken.
@@ -44,8 +60,13 @@ inline std::vector<AdapterFacts> read_adapter_facts(const std::vector<std::files
     const std::string first = facts.name;
     for (int next = 2; is_taken(&AdapterFacts::name, facts.name); ++next)
       facts.name = first + "-" + std::to_string(next);
-    facts.label = std::visit([](const auto& config) { return detail::label_of(config); },
-                             graft::load_peft_config(folder));
+    std::visit(
+        [&](const auto& config) {
+          facts.label = detail::label_of(config);
+          facts.has_modules = !config.modules_to_save.empty();
+          facts.has_biases = detail::trains_biases(config);
+        },
+        graft::load_peft_config(folder));
     if (is_taken(&AdapterFacts::label, facts.label)) facts.label += " (" + facts.name + ")";
     for (const auto& [key, view] : graft::load_peft_weights(folder))
       facts.parameters += std::size_t(view.size());

@@ -14,6 +14,7 @@
 #include "checkpoint.hpp"
 #include "engine.hpp"
 #include "hf_config.hpp"
+#include "left_out.hpp"
 #include "options.hpp"
 #include "perplexity.hpp"
 #include "progress.hpp"
@@ -31,7 +32,7 @@ constexpr double tolerance = 1e-4;  // of a perplexity, relative to that of tran
 struct Text {
   std::string name, key;  // key: its name in reference.json
   std::vector<int> ids;
-  std::size_t windows = 0;
+  std::size_t windows = 0, all_windows = 0;  // scored, and there are
 };
 
 /// A line of the table: a configuration and the losses of each window of each text.
@@ -57,8 +58,8 @@ Text prepare(std::string name, std::string key, std::vector<int> ids, const Opti
     graft::fail<graft::ShapeError>(name + " has " + std::to_string(ids.size()) + " tokens",
                                    "a window of 128 and the token behind it are needed",
                                    "give a longer text");
-  if (options.windows) windows = std::min(windows, options.windows);
-  return {std::move(name), std::move(key), std::move(ids), windows};
+  const std::size_t scored = options.windows ? std::min(windows, options.windows) : windows;
+  return {std::move(name), std::move(key), std::move(ids), scored, windows};
 }
 
 std::vector<Text> read_texts(const Options& options, const std::filesystem::path& base,
@@ -172,7 +173,7 @@ std::string plural(std::size_t count, const std::string& noun) {
   return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
 }
 
-void print_base(const Options& options, const Checkpoint& checkpoint) {
+void print_base(const Options& options, const LlamaConfig& config, const Checkpoint& checkpoint) {
   std::printf("graft %s, %s\n", GRAFT_VERSION, plural(options.threads, "thread").c_str());
   std::printf("base %s: %s parameters, %s, %.2f MB mapped from %s",
               options.base.empty() ? "tales" : options.base.string().c_str(),
@@ -181,6 +182,8 @@ void print_base(const Options& options, const Checkpoint& checkpoint) {
   if (checkpoint.copied > 0)
     std::printf(", copied to F32: %.2f MB", double(checkpoint.copied) / 1e6);
   std::printf("\n");
+  if (config.tie_word_embeddings && !checkpoint.tied)
+    std::printf("  note: its lm_head is not its embedding, though config.json ties them\n");
 }
 
 void load_adapters(Engine& engine, const std::vector<AdapterFacts>& adapters) {
@@ -201,12 +204,20 @@ void load_adapters(Engine& engine, const std::vector<AdapterFacts>& adapters) {
   }
 }
 
+void print_left_out(const Options& options, const std::vector<Text>& texts, std::size_t columns) {
+  std::vector<Share> shares;
+  for (const Text& text : texts) shares.push_back({"windows of " + text.name, text.windows, text.all_windows});
+  shares.push_back({"tokens of a continuation", options.tokens, options.all_tokens});
+  const std::string line = left_out(shares);
+  if (!line.empty()) std::printf("%s\n\n", wrapped(line, 0, columns).c_str());
+}
+
 int run(const Options& options) {
   const auto started = std::chrono::steady_clock::now();
   const Terminal terminal = Terminal::of(stdout);
   const auto folder = options.base.empty() ? shipped() / "base" : options.base;
   const LlamaConfig config = read_llama_config(folder);
-  const Checkpoint checkpoint = open_checkpoint(folder, config.tie_word_embeddings);
+  Checkpoint checkpoint = open_checkpoint(folder, config.tie_word_embeddings);
   const std::vector<Text> texts = read_texts(options, folder, config);
   std::vector<std::filesystem::path> adapter_folders = options.adapters;
   if (options.base.empty() && options.adapters.empty())
@@ -214,13 +225,16 @@ int run(const Options& options) {
       adapter_folders.push_back(shipped() / "adapters" / name);
   const std::vector<AdapterFacts> adapters = read_adapter_facts(adapter_folders);
 
+  if (needs_wide_layers(adapters, config)) widen(checkpoint);
+
   // Two models on the same mapped bytes: one that never has adapters, one that gets them all.
   const auto base = make_engine(config, checkpoint);
   const auto adapted = make_engine(config, checkpoint);
-  print_base(options, checkpoint);
+  print_base(options, config, checkpoint);
   load_adapters(*adapted, adapters);
   std::printf("\n%s, one of %s\n%s\n\n", terminal.bold("model.layers.0").c_str(),
               std::to_string(config.num_hidden_layers).c_str(), adapted->tree(0).c_str());
+  print_left_out(options, texts, terminal.columns);
   std::fflush(stdout);
 
   std::vector<Result> results;

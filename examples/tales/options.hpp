@@ -29,7 +29,8 @@ struct Options {
   std::vector<std::filesystem::path> adapters{};  ///< with neither base nor adapters: the three shipped ones
   std::vector<std::filesystem::path> texts{}, ids{};  ///< neither: the shipped texts
   std::string prompt = "The rays of light";
-  std::size_t tokens = 40;  ///< of the continuation
+  std::size_t tokens = 40;                 ///< of the continuation
+  std::size_t all_tokens = 40;             ///< that --quick cuts down to these
   std::size_t windows = 0;  ///< of each text at most; 0: all
   unsigned threads = 2;
   bool quick = false;
@@ -68,6 +69,7 @@ inline std::optional<Options> parse(int count, char** arguments, int& exit_code)
     exit_code = app.exit(error) ? 2 : 0;
     return std::nullopt;
   }
+  options.all_tokens = options.tokens;
   if (options.quick) {
     options.windows = options.windows ? std::min(options.windows, quick_windows) : quick_windows;
     options.tokens = std::min(options.tokens, quick_tokens);

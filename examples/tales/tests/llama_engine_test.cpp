@@ -3,6 +3,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "../adapter_facts.hpp"
+#include "../checkpoint.hpp"
 #include "../engine.hpp"
 #include "../hf_config.hpp"
 #include "../options.hpp"
@@ -99,6 +101,23 @@ TEST_CASE("tales: f16 in shards, f32 tied and bf16 untied Llamas give PEFT's fig
     check("adapter", {"mine"});
     engine->while_disabled([&] { CHECK(same_bits(engine->logits(prompt, {}), before)); });
   }
+}
+
+TEST_CASE("tales: a whole module and biases that PEFT trained on a bf16 Llama are not rounded") {
+  const auto folder = tales_folder / "tests" / "llamas" / "brain_saved";
+  const auto expected = tales_test::read_json(folder / "expected.json");
+  const auto ids = tales::read_ids(folder / "ids.txt");
+  const auto config = tales::read_llama_config(folder);
+  const auto facts = tales::read_adapter_facts({folder / "adapter"});
+  CHECK(tales::needs_wide_layers(facts, config));
+  CHECK(!tales::needs_wide_layers(tales::read_adapter_facts({tales_folder / "adapters" / "lora"}), config));
+  auto checkpoint = tales::open_checkpoint(folder, false);
+  tales::widen(checkpoint);
+  const auto engine = tales::make_engine(config, checkpoint);
+  const auto measured = [&](const tales::Use& use) { return perplexity(*engine, ids, 2, use); };
+  CHECK(is_close(measured({}), expected["base"]["perplexity"].get<double>()));
+  engine->load_adapter(folder / "adapter", "mine");
+  CHECK(std::abs(measured({"mine"}) / expected["adapter"]["perplexity"].get<double>() - 1) < 2e-6);  // rounded: 1e-3
 }
 
 TEST_CASE("tales: generation ends after an end-of-text id") {

@@ -26,6 +26,10 @@ CASES = {
     "brain_untied": (torch.bfloat16, "1MB", {"num_key_value_heads": 1, "rms_norm_eps": 0.1},
                      peft.AdaLoraConfig(init_r=3, target_r=2, lora_alpha=6, total_step=10,
                                         target_modules=LINEARS, init_lora_weights=False)),
+    # What the adapter trains beside its own matrices is f32 in its file, the base's is not.
+    "brain_saved": (torch.bfloat16, "1MB", {"num_key_value_heads": 2, "attention_bias": True},
+                    peft.LoraConfig(r=3, lora_alpha=5, target_modules=["q_proj", "up_proj"], bias="all",
+                                    modules_to_save=["lm_head"], init_lora_weights=False)),
 }
 
 
@@ -63,6 +67,8 @@ def make(number, name, dtype, shard_size, fields, adapter):
             parameter.data = 1 + 0.5 * torch.randn_like(parameter)
         elif "lora_" in key and parameter.is_floating_point():
             parameter.data = 0.2 * torch.randn_like(parameter)
+        elif parameter.requires_grad:
+            parameter.data += 0.2 * torch.randn_like(parameter)
     adapted.save_pretrained(folder / "adapter", save_embedding_layers=False)
     (folder / "adapter" / "README.md").unlink(missing_ok=True)
     base = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")

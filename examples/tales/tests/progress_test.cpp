@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <string>
 
+#include "../left_out.hpp"
 #include "../options.hpp"
 #include "../table.hpp"
 #include "support.hpp"
@@ -65,12 +66,14 @@ TEST_CASE("tales: options") {
   CHECK(options->is_shipped());
   CHECK(options->windows == 8);
   CHECK(options->tokens == 12);
+  CHECK(options->all_tokens == 40);
   options = parse({"demo", "--adapter", "/", "--adapter", "/", "--windows", "3", "--tokens", "5"}, exit_code);
   REQUIRE(options);
   CHECK(options->adapters.size() == 2);
   CHECK(!options->is_shipped());
   CHECK(options->windows == 3);
   CHECK(options->tokens == 5);
+  CHECK(options->all_tokens == 5);
 }
 
 TEST_CASE("tales: what takes long says so in plain lines, and not once more at its end") {
@@ -87,4 +90,10 @@ TEST_CASE("tales: what takes long says so in plain lines, and not once more at i
   CHECK(text.starts_with("evaluating base:    2/3  "));
   CHECK(text.find("3/3") == std::string::npos);
   CHECK(std::count(text.begin(), text.end(), '\n') == 2);
+}
+
+TEST_CASE("tales: what a short run leaves out is said") {
+  CHECK(tales::left_out({{"windows of Austen", 256, 256}, {"tokens", 40, 40}}).empty());
+  CHECK(tales::left_out({{"windows of Austen", 8, 256}, {"windows of Opticks", 186, 186}, {"tokens", 12, 40}}) ==
+        "left out: 248 of 256 windows of Austen, 28 of 40 tokens");
 }
