@@ -1,5 +1,8 @@
 #include <graft/factorise.hpp>
 
+#include <graft/io.hpp>
+
+#include "io/temporary_directory.hpp"
 #include "support/awkward_layers.hpp"
 #include "support/derived_values.hpp"
 #include "support/results.hpp"
@@ -119,4 +122,28 @@ TEST_CASE("a weight that is not finite is an error before anything changes") {
   const std::string before = results::everything(net);
   CHECK_THROWS_AS((void)graft::inject_adapter_in_model(LoraConfig{.r = 3, .target_modules = {"site"}, .init_lora_weights = "pissa"}, net), graft::AdapterError);
   CHECK(results::everything(net) == before);
+}
+
+TEST_CASE("a file that names PiSSA or OLoRA is the adapter that was saved; one with a random start is refused") {
+  using Case = awkward::LinearCase<float>;
+  const auto x = Case::input(4);
+  for (const char* scheme : {"pissa", "olora"}) {
+    const TemporaryDirectory dir;
+    awkward::Net<Case> net, loaded;
+    trained::inject(LoraConfig{.r = 3, .lora_alpha = 5, .target_modules = {"site"}, .init_lora_weights = scheme}, net, "default", 6);
+    (void)graft::save_pretrained(net, dir.path());
+    (void)graft::load_adapter(loaded, dir.path());
+    CHECK(results::same_bits(loaded(x), net(x)));
+    REQUIRE_FALSE(results::same_values(net(x), awkward::Net<Case>{}(x)));
+  }
+  const TemporaryDirectory dir;
+  awkward::Net<Case> net;
+  LoraConfig config{.r = 3, .lora_alpha = 5, .target_modules = {"site"}, .init_lora_weights = "pissa_niter_4"};
+  trained::inject(config, net, "default", 6);
+  const auto y = net(x);
+  CHECK_THROWS_AS((void)graft::save_pretrained(net, dir.path()), graft::AdapterError);
+  (void)graft::subtract_mutated_init(net, "default", "plain");
+  awkward::Net<Case> loaded;
+  (void)graft::load_adapter(loaded, graft::save_pretrained(net, dir.path(), "plain"));
+  CHECK(results::same_values(loaded(x), y));
 }

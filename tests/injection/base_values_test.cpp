@@ -17,10 +17,23 @@ TEST_CASE("a linear weight is (out, in) whatever its layout, scalar and owner") 
   CHECK(values(transposed) == transposed.site->kernel.transpose().cast<double>());
 }
 
+TEST_CASE("a weight with adapters merged into it is not the base's") {
+  awkward::Net<awkward::LinearCase<float>> net;
+  (void)inject_adapter_in_model(LoraConfig{.r = 3, .target_modules = {"site"}}, net);
+  const ModelSites sites = sites_of(net);
+  CHECK_NOTHROW((void)detail::base_weight_view(*sites.sites[0]));
+  sites.sites[0]->table()->merged = {0};
+  CHECK_THROWS_AS((void)detail::base_weight_view(*sites.sites[0]), MergeError);
+}
+
+namespace {
+struct Lazy {
+  Adaptable<Linear<float, lazy>> site{13, 7};
+  GRAFT_MODULE(site)
+};
+}  // namespace
+
 TEST_CASE("a base without memory is a typed error") {
-  struct Lazy {
-    Adaptable<Linear<float, lazy>> site{13, 7};
-    GRAFT_MODULE(site)
-  } net;
+  const Lazy net;
   CHECK_THROWS_AS((void)detail::base_weight_view(*sites_of(net).sites[0]), MetaError);
 }

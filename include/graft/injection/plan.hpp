@@ -129,9 +129,6 @@ class Planner {
                         "convert it where it was trained: subtract_mutated_init in graft, "
                         "path_initial_model_for_weight_conversion in PEFT. To accept the nearest start, write \"pissa\" "
                         "into adapter_config.json");
-    if (const SiteTable* table = site.table(); table && !table->merged.empty())
-      fail<MergeError>(problem + "into whose weight adapters are merged", "the start would be that of the sum",
-                       "unmerge_adapter() first");
     (void)base_weight_view(site);
   }
 

@@ -144,11 +144,11 @@ template <class V>
   const auto depth = [](const auto& value) { return segment_count(value.first); };
   std::stable_sort(values.begin(), values.end(), [&](const auto& a, const auto& b) { return depth(a) > depth(b); });
   PatternMap<V> patterns;
-  for (const auto& [path, value] : values) {
+  for (const auto& one : values) {
     const bool is_caught = std::any_of(values.begin(), values.end(), [&](const auto& other) {
-      return other.second != value && other.first != path && ends_with_segment(path, other.first);
+      return other.second != one.second && other.first != one.first && ends_with_segment(one.first, other.first);
     });
-    if (value != usual || is_caught) patterns.emplace_back(path, value);
+    if (one.second != usual || is_caught) patterns.push_back(one);
   }
   return patterns;
 }

@@ -39,6 +39,11 @@ class EvaStart {
                         "its file would not say how it started", "inject it with init_lora_weights = \"eva\" first");
     if (!(options_.rho >= 1 && std::isfinite(options_.rho)))
       fail<ConfigError>("rho is " + std::to_string(options_.rho), "no site gets more than rho · r ranks", "use 1 or more");
+    for (const auto& site : model_.sites)
+      if (const SiteTable* table = site->table())
+        if (std::find(table->merged.begin(), table->merged.end(), record_->id) != table->merged.end())
+          fail<MergeError>("adapter '" + record_->name() + "' would start anew while it is merged", "its old weights could not be taken out again",
+                           "unmerge_adapter() first");
     config_ = *config;
   }
 
@@ -160,7 +165,7 @@ class EvaStart {
 /// path as (n, in): PEFT's `initialize_lora_eva_weights`. A takes their principal directions, B is zero. The sum of
 /// ranks stays; they go to the sites where they explain most, at most rho · r to one. A site without ranks is taken
 /// out of the adapter, and targets and patterns of its config are rewritten. Needs graft/factorise.hpp.
-/// @throws ConfigError, AdapterError or ShapeError; nothing has changed then.
+/// @throws ConfigError, AdapterError, MergeError or ShapeError; nothing has changed then.
 template <class M, class T = float>
 InjectReport initialize_lora_eva_weights(M& model, const Activations<T>& activations, std::string_view adapter_name = "default",
                                          const EvaOptions& options = {}) {
