@@ -1,6 +1,7 @@
 #pragma once
 
 #include "reduce.hpp"
+#include "weight_view.hpp"
 #include "widen.hpp"
 
 namespace graft::kernels {
@@ -24,7 +25,7 @@ template <class T>
 /// weight, to be widened once and not by every tile.
 template <class T, class W>
 [[nodiscard]] constexpr bool dot_copies(std::ptrdiff_t rows, std::ptrdiff_t least_rows, std::ptrdiff_t ld) {
-  return rows >= least_rows && (!std::is_same_v<T, W> || ld * std::ptrdiff_t(sizeof(W)) % 2048 == 0);
+  return rows >= least_rows && (!std::is_same_v<T, W> || ld * std::ptrdiff_t(sizeof(T)) % 2048 == 0);
 }
 /// The number of T that product_nt can use as scratch: bounded, the same for every instruction set; 0 where it
 /// would not help.
@@ -60,6 +61,16 @@ void product_nt(std::ptrdiff_t n, std::ptrdiff_t out, std::ptrdiff_t in, const T
                 T* scratch = nullptr) {
   static_assert(fits<T, W>, "graft: a weight has the activations' scalar, or is narrow under float");
   GRAFT_DISPATCH(product_nt<T, W>(n, out, in, x, ldx, w, ldw, bias, y, ldy, accumulate, scratch));
+}
+
+/// product_nt over quantised rows, an Int8View or a FourBitView: the bits are those of the same product with the
+/// weight widened to float before. ldw: columns from one row to the next. scratch: product_nt_scratch<float,
+/// View>(n, in, ldx, ldw) float, or null.
+template <class View>
+void product_nt_view(std::ptrdiff_t n, std::ptrdiff_t out, std::ptrdiff_t in, const float* x, std::ptrdiff_t ldx,
+                     const View& w, std::ptrdiff_t ldw, const float* bias, float* y, std::ptrdiff_t ldy,
+                     bool accumulate, float* scratch = nullptr) {
+  GRAFT_DISPATCH(product_nt_view<View>(n, out, in, x, ldx, w, ldw, bias, y, ldy, accumulate, scratch));
 }
 
 /// y[i,o] (+)= bias[o] + scale * sum over k < in of x[i,k] * w[k,o]: the linear layer whose weight is stored
