@@ -131,11 +131,37 @@ class Steps {
     else throw std::runtime_error("unknown step");
   }
 
-  void forward(const std::string& to) { reply_.outputs[to] = output_of(model_(input_)); }
+  void forward(const std::string& to) {
+    reply_.outputs[to] = output_of(model_(input_));
+    forward_merged(to);
+  }
+
+  /// The same with everything merged, where that can be, and then off; unmerged, every bit of the base is back.
+  void forward_merged(const std::string& to) {
+    if (graft::active_adapters(model_).empty()) return;
+    const graft::StateDict before = graft::get_base_model_state_dict(model_).clone();
+    try {
+      (void)graft::merge_adapter(model_, {}, {.unmerge = graft::Unmerge::backup, .create_bias = true, .tied = graft::Tied::untie});
+    } catch (const graft::MergeError& error) {
+      reply_.unmerged[to] = error.what();
+      return;
+    }
+    reply_.merged[to] = output_of(model_(input_));
+    {
+      const auto guard = graft::disable_adapter(model_);
+      reply_.merged_off[to] = output_of(model_(input_));
+    }
+    (void)graft::unmerge_adapter(model_);
+    const graft::StateDict after = graft::get_base_model_state_dict(model_);
+    if (after.keys() != before.keys()) throw std::runtime_error("unmerged, the base has other tensors");
+    for (const auto& [key, view] : before)
+      if (view.bytes() && std::memcmp(view.data, after.at(key).data, view.bytes()) != 0)
+        throw std::runtime_error("unmerged, '" + key + "' has other bits");
+  }
 
   void disable(const nlohmann::json& step) {
     const auto guard = graft::disable_adapter(model_);
-    forward(step.at("to"));
+    reply_.outputs[step.at("to")] = output_of(model_(input_));
   }
 
   void load(const nlohmann::json& step) {

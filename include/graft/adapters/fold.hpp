@@ -27,9 +27,9 @@ class AnyFold {
 template <class T>
 class Fold final : public AnyFold {
  public:
-  Fold(WeightDoor<T>& door, const std::vector<const SiteEntry*>& entries) : door_(door) {
+  Fold(WeightDoor<T>& door, const std::vector<const SiteEntry*>& entries, bool with_trained_bias) : door_(door) {
     for (const SiteEntry* entry : entries) {
-      if (const ParameterData* bias = entry->bias()) trained_bias_ = bias;
+      if (const ParameterData* bias = entry->bias(); bias && with_trained_bias) trained_bias_ = bias;
       if (const AnyAdapterState* state = entry->state())
         states_.push_back({static_cast<const AdapterState<T>*>(state), entry->record->strength()});
     }
@@ -166,9 +166,11 @@ class Fold final : public AnyFold {
 };
 
 [[nodiscard]] inline std::unique_ptr<AnyFold> make_fold(AnyWeightDoor& door, Dtype activations,
-                                                        const std::vector<const SiteEntry*>& entries) {
-  if (activations == Dtype::f64) return std::make_unique<Fold<double>>(static_cast<WeightDoor<double>&>(door), entries);
-  return std::make_unique<Fold<float>>(static_cast<WeightDoor<float>&>(door), entries);
+                                                        const std::vector<const SiteEntry*>& entries,
+                                                        bool with_trained_bias = true) {
+  if (activations == Dtype::f64)
+    return std::make_unique<Fold<double>>(static_cast<WeightDoor<double>&>(door), entries, with_trained_bias);
+  return std::make_unique<Fold<float>>(static_cast<WeightDoor<float>&>(door), entries, with_trained_bias);
 }
 
 /// Tells whether an adapter's parameters are the ones that they were.

@@ -65,10 +65,12 @@ inline void check_order(const SiteTable& table, const std::vector<unsigned>& inn
 /// needs, `commit` cannot fail.
 class SiteMerge {
  public:
-  SiteMerge(SiteTable& table, std::unique_ptr<AnyWeightDoor> door, Dtype activations, const std::vector<unsigned>& ids)
+  /// `is_copy`: the layer is an adapter's copy, which has a bias of its own.
+  SiteMerge(SiteTable& table, std::unique_ptr<AnyWeightDoor> door, Dtype activations, const std::vector<unsigned>& ids,
+            bool is_copy = false)
       : table_(table), door_(std::move(door)) {
     for (const unsigned id : ids)
-      if (const SiteEntry* entry = table.find(id); entry && (entry->state() || entry->bias())) {
+      if (const SiteEntry* entry = table.find(id); entry && (entry->state() || (entry->bias() && !is_copy))) {
         entries_.push_back(entry);
         step_.ids.push_back(id);
         if (const AnyAdapterState* state = entry->state()) {
@@ -77,9 +79,9 @@ class SiteMerge {
           changes_bias_ = changes_bias_ || (state->folds_bias() && (state->needs_bias() || door_->has_bias()));
           needs_bias_ = needs_bias_ || state->needs_bias();
         }
-        changes_bias_ = changes_bias_ || entry->bias();
+        changes_bias_ = changes_bias_ || (entry->bias() && !is_copy);
       }
-    fold_ = make_fold(*door_, activations, entries_);
+    fold_ = make_fold(*door_, activations, entries_, !is_copy);
   }
 
   [[nodiscard]] bool is_empty() const { return entries_.empty(); }

@@ -111,13 +111,15 @@ class SiteForward {
       const SiteInput<T> seen = x.part(segment.begin, segment.rows);
       Out<T> rows = rows_of(y, segment.begin, segment.rows);
       BaseWeight<T> base = base_weight_of(layer_);
+      bool is_replaced = false;
       for (const Selected& one : here)
         if (one.adapter->copy) {
           call_base<L, T, Axes>(copy_of(one), seen, rows, batch_.workspace);
           base = base_weight_of(copy_of(one)).without_version();  // another adapter's layer, and not always this one
+          is_replaced = true;
         }
       for (const Selected& one : here)
-        if (one.adapter->bias) {
+        if (one.adapter->bias && !is_replaced) {  // a copy has a bias of its own
           exchange_bias(rows, *one.adapter->bias);
           base = base.with_bias(one.adapter->bias.get());
         }

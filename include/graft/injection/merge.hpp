@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/keys.hpp"
 #include "control.hpp"
 #include "merged.hpp"
 
@@ -120,6 +121,7 @@ class Merger {
 
   void plan() {
     check_copies(model_, selected_);
+    if (!for_good_) check_selection(model_, selected_, "merge_adapter");
     for (const auto& site : model_.sites) {
       SiteTable* table = site->table();
       if (table && !table->entries.empty()) plan(*site, *table);
@@ -129,13 +131,13 @@ class Merger {
   void plan(const AnySite& site, SiteTable& table) {
     AnyModuleCopy* copy = nullptr;
     std::vector<unsigned> here, beside;
-    for (const unsigned id : fresh_)
-      if (const SiteEntry* entry = table.find(id); entry && (entry->state() || entry->bias())) here.push_back(id);
-    if (for_good_)
-      for (const unsigned id : done_)
-        if (const SiteEntry* entry = table.find(id); entry && entry->copy()) copy = entry->copy();
+    for (const unsigned id : for_good_ ? done_ : selected_)
+      if (const SiteEntry* entry = table.find(id); entry && entry->copy()) copy = entry->copy();
+    for (const unsigned id : fresh_)  // beside a copy, a trained bias has no effect
+      if (const SiteEntry* entry = table.find(id); entry && (entry->state() || (entry->bias() && !copy))) here.push_back(id);
+    if (!for_good_) copy = nullptr;
+    if (for_good_) check_order(table, table.merged, fresh_, selected_);
     if (here.empty() && !copy) return;
-    check_order(table, table.merged, fresh_, selected_);
     if (!for_good_) {  // else what stays unmerged is gone afterwards
       for (const unsigned id : selected_)
         if (std::find(table.merged.begin(), table.merged.end(), id) == table.merged.end() &&
@@ -143,7 +145,7 @@ class Merger {
           beside.push_back(id);
       check_order(table, here, beside, selected_);
     }
-    Site planned{&site, std::make_unique<SiteMerge>(table, site.door(copy), site.dtype(), here), copy};
+    Site planned{&site, std::make_unique<SiteMerge>(table, site.door(copy), site.dtype(), here, copy != nullptr), copy};
     MergePolicy& policy = planned.merge->policy();
     policy.how = options_.unmerge;
     policy.for_good = for_good_;

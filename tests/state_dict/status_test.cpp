@@ -1,0 +1,96 @@
+#include <graft/state_dict/status.hpp>
+
+#include "support/merging.hpp"
+
+using graft::LoraConfig;
+using Strings = std::vector<std::string>;
+
+namespace {
+struct Net {
+  graft::Adaptable<graft::Linear<float>> p{5, 7}, q{7, 3, false};
+  graft::Linear<float> head{3, 4};
+  GRAFT_MODULE(p, q, head)
+};
+}  // namespace
+
+// Real PEFT 0.21.2 was asked about the same model: nn.Linear(5, 7), nn.Linear(7, 3, bias=False), nn.Linear(3, 4).
+TEST_CASE("layers and model stand as PEFT says") {
+  Net net;
+  CHECK_THROWS_AS((void)graft::get_layer_status(net), graft::AdapterError);
+  CHECK_THROWS_AS((void)graft::get_model_status(net), graft::AdapterError);
+  CHECK(graft::get_nb_trainable_parameters(net).trainable == 0);
+  CHECK(graft::get_nb_trainable_parameters(net).total == 79);
+
+  (void)graft::inject_adapter_in_model(LoraConfig{.r = 2, .target_modules = {"p", "q"}}, net, "b");
+  (void)graft::inject_adapter_in_model(graft::AdaLoraConfig{.init_r = 3, .target_modules = {"q"}, .inference_mode = true}, net, "a",
+                                       {.low_cpu_mem_usage = true, .activate = false});
+  const auto layers = graft::get_layer_status(net);
+  REQUIRE(layers.size() == 2);
+  CHECK(layers[0].name == "p");
+  CHECK(layers[0].module_type == "lora.Linear");
+  CHECK(layers[1].module_type == "adalora.SVDLinear");
+  CHECK(layers[0].enabled);
+  CHECK(layers[0].active_adapters == Strings{"b"});
+  CHECK(layers[0].merged_adapters.empty());
+  CHECK(layers[0].available_adapters == Strings{"b"});
+  CHECK(layers[1].available_adapters == Strings{"a", "b"});
+  CHECK(layers[1].requires_grad == std::map<std::string, bool>{{"a", false}, {"b", true}});
+  CHECK(layers[1].devices.at("a") == Strings{"meta"});
+  CHECK(layers[1].devices.at("b") == Strings{"cpu"});
+
+  auto model = graft::get_model_status(net);
+  CHECK(model.base_model_type == "Net");
+  CHECK(model.num_adapter_layers == 2);
+  CHECK(model.peft_types.at("a") == "ADALORA");
+  CHECK(model.active_adapters == Strings{"b"});
+  CHECK(model.available_adapters == Strings{"a", "b"});
+  CHECK(model.irregular.empty());
+  // b: 2·(5 + 7) + 2·(7 + 3); a: 3·7 + 3·3 + 3 + 1 for ranknum
+  CHECK(model.trainable_params == 44);
+  CHECK(model.total_params == 79 + 44 + 34);
+
+  trained::fill(net, "b");
+  (void)graft::merge_adapter(net);
+  model = graft::get_model_status(net);
+  CHECK(model.merged_adapters == Strings{"b"});
+  CHECK(graft::get_layer_status(net)[1].merged_adapters == Strings{"b"});
+  (void)graft::unmerge_adapter(net);
+  const auto guard = graft::disable_adapter(net);
+  CHECK_FALSE(graft::get_model_status(net).enabled);
+}
+
+TEST_CASE("what layers, or the parameters of one, disagree about is irregular") {
+  Net net;
+  (void)graft::inject_adapter_in_model(LoraConfig{.r = 2, .target_modules = {"p", "q"}}, net, "a");
+  const graft::ModelSites sites = graft::sites_of(net);
+  sites.sites[0]->table()->find("a")->state()->parameters()[0].data->set_requires_grad(false);
+  CHECK(graft::get_layer_status(net)[0].irregular == Strings{"a"});
+  CHECK(graft::get_model_status(net).irregular == Strings{"requires_grad.a"});
+  CHECK_FALSE(graft::get_model_status(net).requires_grad.at("a"));
+  graft::set_requires_grad(net, "a", true);
+  CHECK(graft::get_model_status(net).irregular.empty());
+  sites.sites[0]->table()->merged = {0};
+  CHECK(graft::get_model_status(net).irregular == Strings{"merged_adapters"});
+}
+
+namespace {
+struct TiedNet {
+  graft::Embedding<float> embed{5, 3};
+  graft::Adaptable<graft::Linear<float>> head{3, 5, false};
+  TiedNet() { head->weight = embed.weight.share(); }
+  GRAFT_MODULE(embed, head)
+};
+}  // namespace
+
+TEST_CASE("tied weights count once, copies and trained biases as what they are") {
+  TiedNet tied;
+  CHECK(graft::get_nb_trainable_parameters(tied).total == 15);
+  Net net;
+  (void)graft::inject_adapter_in_model(LoraConfig{.r = 1, .bias = graft::Bias::lora_only, .target_modules = {"p"}, .modules_to_save = {"q"}},
+                                       net, "a");
+  // p: A 5, B 7, its bias 7, which is the base's; q's copy 21
+  CHECK(graft::get_nb_trainable_parameters(net).trainable == 40);
+  CHECK(graft::get_nb_trainable_parameters(net).total == 79 + 12 + 21);
+  graft::set_requires_grad(net, "a", false);
+  CHECK(graft::get_nb_trainable_parameters(net).trainable == 0);
+}
