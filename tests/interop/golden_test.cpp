@@ -114,6 +114,24 @@ void check_outputs(const interop::Case& one, const interop::Reply& reply) {
   if (reply.outputs.count("rescaled")) CHECK(reply.outputs.at("rescaled").values == reply.outputs.at("together").values);
 }
 
+/// Merged, PEFT's outputs again, to the rounding of a narrow weight; disabled while merged, the base's bits.
+void check_merged(const interop::Case& one, const interop::Reply& reply) {
+  const std::string weights = one.text.at("model").at("dtype");
+  const double exact = reply.dtype == graft::Dtype::f64 ? 1e-12 : 1e-5;
+  const double tolerance = weights == "bf16" ? 0x1p-6 : weights == "f16" ? 0x1p-9 : exact;
+  for (const auto& [name, output] : reply.merged) {
+    CAPTURE(name);
+    CHECK(distance(output.values, values_of(one.tensors.at("expected." + name))) <= tolerance);
+    CHECK(reply.merged_off.at(name).values == reply.outputs.at("base").values);
+  }
+  for (const auto& [name, why] : reply.unmerged) {
+    CAPTURE(name);
+    CAPTURE(why);
+    const std::vector<std::string> known{"copy of its own", "sees all input channels", "pads with zeros", "max_norm"};
+    CHECK(std::any_of(known.begin(), known.end(), [&](const std::string& text) { return why.find(text) != why.npos; }));
+  }
+}
+
 void check_structure(const interop::Case& one, const interop::Reply& reply) {
   const std::string type = one.text.at("model").at("type");
   const bool own_layers = type == "transposed" || type == "user" || type == "user_conv";  // print as the user's class
@@ -144,6 +162,7 @@ void check_files(const interop::Case& one, const interop::Reply& reply) {
 TEST_CASE("graft gives PEFT's outputs, trees, keys and files for every golden case") {
   const auto folders = golden_folders();
   REQUIRE(folders.size() > 80);
+  std::size_t merged = 0;
   for (const fs::path& folder : folders) {
     const Scratch scratch;
     const interop::Case one = interop::read_case(folder, scratch.path);
@@ -154,8 +173,11 @@ TEST_CASE("graft gives PEFT's outputs, trees, keys and files for every golden ca
       interop::Reply reply;
       REQUIRE_NOTHROW(reply = interop::run_case(one, scalar));
       check_outputs(one, reply);
+      check_merged(one, reply);
+      merged += reply.merged.size();
       check_structure(one, reply);
       check_files(one, reply);
     }
   }
+  CHECK(merged > 150);
 }
