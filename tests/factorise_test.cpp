@@ -68,11 +68,13 @@ void equals_peft(const std::string& kind, const char* scheme, bool rslora) {
   graft::set_scale(loaded, "default", 0);
   CHECK(results::same_values(loaded(x), base));
 
-  // folded into a weight: B·A and what is subtracted, at once
-  const auto* entry = graft::sites_of(net).sites[0]->table()->find("default");
-  Matrix<float> delta = Matrix<float>::Zero(expected.cols(), x.cols());
-  static_cast<const graft::AdapterState<float>&>(*entry->state()).add_delta(0, graft::out(delta), 1, nullptr);
-  CHECK(derived::error((x * delta.transpose()).cast<double>(), (y - base).template cast<double>()) < tolerance);
+  // folded into the weight: B·A and what is subtracted, at once
+  (void)graft::merge_adapter(net);
+  CHECK(results::bytes_of(graft::get_base_model_state_dict(net)) != bytes);
+  CHECK(derived::error(net(x).template cast<double>(), expected) < tolerance);
+  CHECK_THROWS_AS((void)graft::inject_adapter_in_model(config, net, "second", {.activate = false}), graft::MergeError);
+  (void)graft::unmerge_adapter(net);
+  CHECK(results::same_values(net(x), y));
 }
 
 }  // namespace

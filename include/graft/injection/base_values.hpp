@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "site.hpp"
+#include "merged.hpp"
 
 namespace graft::detail {
 
@@ -10,9 +10,7 @@ namespace graft::detail {
 /// @throws MetaError where it has no memory, MergeError where adapters are merged into it, TargetError where the layer shows none, or one that is no matrix of
 /// floating-point numbers.
 [[nodiscard]] inline TensorView base_weight_view(const AnySite& site) {
-  if (const SiteTable* table = site.table(); table && !table->merged.empty())
-    fail<MergeError>("the base weight of '" + site.path() + "' is asked for, and adapters are merged into it",
-                     "what is computed from it would be that of the sum", "unmerge_adapter() first");
+  check_base_is_pristine(site.table(), "a start from the base weight");
   for (const BaseTensor& tensor : site.tensors()) {
     if (tensor.key != "weight") continue;
     TensorView weight = tensor.read();

@@ -39,11 +39,7 @@ class EvaStart {
                         "its file would not say how it started", "inject it with init_lora_weights = \"eva\" first");
     if (!(options_.rho >= 1 && std::isfinite(options_.rho)))
       fail<ConfigError>("rho is " + std::to_string(options_.rho), "no site gets more than rho · r ranks", "use 1 or more");
-    for (const auto& site : model_.sites)
-      if (const SiteTable* table = site->table())
-        if (std::find(table->merged.begin(), table->merged.end(), record_->id) != table->merged.end())
-          fail<MergeError>("adapter '" + record_->name() + "' would start anew while it is merged", "its old weights could not be taken out again",
-                           "unmerge_adapter() first");
+    check_not_merged(model_, *record_, "initialize_lora_eva_weights");
     config_ = *config;
   }
 
