@@ -18,7 +18,8 @@ template <class Layer>
 auto recorded(const std::string& tag) {
   const auto weight = derived::values(tag + "weight");
   constexpr bool is_transposed = std::is_same_v<Layer, awkward::StoredTransposed<float>>;
-  derived::One<Layer> net{std::in_place, is_transposed ? weight.rows() : weight.cols(), is_transposed ? weight.cols() : weight.rows()};
+  derived::One<Layer> net{std::in_place, is_transposed ? weight.rows() : weight.cols(),
+                          is_transposed ? weight.cols() : weight.rows()};
   if constexpr (is_transposed) {
     net.lin->kernel = weight.cast<float>();
   } else {
@@ -38,16 +39,20 @@ void equals_peft(const std::string& kind, const char* scheme, bool rslora) {
   const Matrix<float> x = derived::values(tag + "x").cast<float>();
   const auto base = net(x);
   const std::string bytes = results::bytes_of(graft::get_base_model_state_dict(net));
-  const LoraConfig config{.r = 3, .lora_alpha = 5, .target_modules = {"lin"}, .use_rslora = rslora, .init_lora_weights = scheme};
+  const LoraConfig config{
+      .r = 3, .lora_alpha = 5, .target_modules = {"lin"}, .use_rslora = rslora, .init_lora_weights = scheme};
   const double scaling = rslora ? 5 / std::sqrt(3.0) : 5.0 / 3;
   (void)graft::inject_adapter_in_model(config, net);
-  CHECK(derived::error(scaling * derived::product(net.lin, "default"), derived::values(tag + "start")) < tolerance);
+  CHECK(derived::error(scaling * derived::product(net.lin, "default"), derived::values(tag + "start")) <
+        tolerance);
   CHECK(results::same_values(net(x), base));
 
   for (const char* letter : {"A", "B"})
-    derived::write(net.lin.parameter("default", std::string("lora_") + letter), derived::values(tag + letter));
+    derived::write(net.lin.parameter("default", std::string("lora_") + letter),
+                   derived::values(tag + letter));
   derived::Values expected = derived::values(tag + "y");
-  if (kind == "transposed") expected.rowwise() -= derived::values(tag + "bias").row(0);  // the layer here has none
+  if (kind == "transposed")
+    expected.rowwise() -= derived::values(tag + "bias").row(0);  // the layer here has none
   const auto y = net(x);
   CHECK(derived::error(y.template cast<double>(), expected) < tolerance);
   REQUIRE_FALSE(results::same_values(y, base));
@@ -72,7 +77,8 @@ void equals_peft(const std::string& kind, const char* scheme, bool rslora) {
   (void)graft::merge_adapter(net);
   CHECK(results::bytes_of(graft::get_base_model_state_dict(net)) != bytes);
   CHECK(derived::error(net(x).template cast<double>(), expected) < tolerance);
-  CHECK_THROWS_AS((void)graft::inject_adapter_in_model(config, net, "second", {.activate = false}), graft::MergeError);
+  CHECK_THROWS_AS((void)graft::inject_adapter_in_model(config, net, "second", {.activate = false}),
+                  graft::MergeError);
   (void)graft::unmerge_adapter(net);
   CHECK(results::same_values(net(x), y));
 }
@@ -94,7 +100,8 @@ TEST_CASE("OLoRA respects the layout of a weight, which PEFT does not") {
   awkward::Net<Case> net;
   const auto x = Case::input(4);
   const auto base = net(x);
-  (void)graft::inject_adapter_in_model(LoraConfig{.r = 3, .lora_alpha = 5, .target_modules = {"site"}, .init_lora_weights = "olora"}, net);
+  (void)graft::inject_adapter_in_model(
+      LoraConfig{.r = 3, .lora_alpha = 5, .target_modules = {"site"}, .init_lora_weights = "olora"}, net);
   CHECK(results::same_values(net(x), base));
 }
 
@@ -113,7 +120,8 @@ TEST_CASE("starts that are random come of the seed; all of them leave the output
     CHECK(results::everything(first) == results::everything(again));
     CHECK(results::everything(first) != results::everything(other));
     CHECK(first.site.parameter("default", "lora_A").view<double>().norm() > 0.1);
-    CHECK((first.site.parameter("default", "lora_B").view<double>().norm() > 0.1) == (std::string(scheme) != "eva"));
+    CHECK((first.site.parameter("default", "lora_B").view<double>().norm() > 0.1) ==
+          (std::string(scheme) != "eva"));
     CHECK(first.site.parameter("default", "lora_A").requires_grad());
   }
 }
@@ -122,17 +130,22 @@ TEST_CASE("a weight that is not finite is an error before anything changes") {
   awkward::Net<awkward::LinearCase<float>> net;
   net.site->weight.view()(2, 3) = std::numeric_limits<float>::infinity();
   const std::string before = results::everything(net);
-  CHECK_THROWS_AS((void)graft::inject_adapter_in_model(LoraConfig{.r = 3, .target_modules = {"site"}, .init_lora_weights = "pissa"}, net), graft::AdapterError);
+  CHECK_THROWS_AS((void)graft::inject_adapter_in_model(
+                      LoraConfig{.r = 3, .target_modules = {"site"}, .init_lora_weights = "pissa"}, net),
+                  graft::AdapterError);
   CHECK(results::everything(net) == before);
 }
 
-TEST_CASE("a file that names PiSSA or OLoRA is the adapter that was saved; one with a random start is refused") {
+TEST_CASE(
+    "a file that names PiSSA or OLoRA is the adapter that was saved; one with a random start is refused") {
   using Case = awkward::LinearCase<float>;
   const auto x = Case::input(4);
   for (const char* scheme : {"pissa", "olora"}) {
     const TemporaryDirectory dir;
     awkward::Net<Case> net, loaded;
-    trained::inject(LoraConfig{.r = 3, .lora_alpha = 5, .target_modules = {"site"}, .init_lora_weights = scheme}, net, "default", 6);
+    trained::inject(
+        LoraConfig{.r = 3, .lora_alpha = 5, .target_modules = {"site"}, .init_lora_weights = scheme}, net,
+        "default", 6);
     (void)graft::save_pretrained(net, dir.path());
     (void)graft::load_adapter(loaded, dir.path());
     CHECK(results::same_bits(loaded(x), net(x)));
@@ -140,7 +153,8 @@ TEST_CASE("a file that names PiSSA or OLoRA is the adapter that was saved; one w
   }
   const TemporaryDirectory dir;
   awkward::Net<Case> net;
-  LoraConfig config{.r = 3, .lora_alpha = 5, .target_modules = {"site"}, .init_lora_weights = "pissa_niter_4"};
+  LoraConfig config{
+      .r = 3, .lora_alpha = 5, .target_modules = {"site"}, .init_lora_weights = "pissa_niter_4"};
   trained::inject(config, net, "default", 6);
   const auto y = net(x);
   CHECK_THROWS_AS((void)graft::save_pretrained(net, dir.path()), graft::AdapterError);

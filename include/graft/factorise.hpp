@@ -2,8 +2,8 @@
 
 /// SVD and QR: initialisations, combinations and conversions that factorise matrices.
 ///
-/// It takes the compiler longer than all the rest of graft: one file of a program that includes it is enough, and the
-/// others find the verbs in the headers named here.
+/// It takes the compiler longer than all the rest of graft: one file of a program that includes it is enough,
+/// and the others find the verbs in the headers named here.
 
 #include "adapters/initial_factors.hpp"
 #include "graft.hpp"

@@ -13,7 +13,8 @@ Matrix<double> row(std::initializer_list<double> values) {
   std::copy(values.begin(), values.end(), m.data());
   return m;
 }
-Matrix<double> combined(Type type, std::vector<Matrix<double>> tensors, std::vector<double> weights, CombineOptions options = {}) {
+Matrix<double> combined(Type type, std::vector<Matrix<double>> tensors, std::vector<double> weights,
+                        CombineOptions options = {}) {
   std::vector<std::string> names;
   for (std::size_t i = 0; i < tensors.size(); ++i) names.push_back("site." + std::to_string(i));
   return detail::combine_tensors(type, std::move(tensors), weights, options, names);
@@ -64,9 +65,11 @@ TEST_CASE("a density must go with the type") {
   CHECK_NOTHROW(detail::check_density(Type::cat, {}));
   CHECK_NOTHROW(detail::check_density(Type::svd, {}));
   CHECK_NOTHROW(detail::check_density(Type::ties, {.density = 0}));
-  for (const Type type : {Type::ties, Type::ties_svd, Type::dare_linear, Type::dare_ties_svd, Type::magnitude_prune})
+  for (const Type type :
+       {Type::ties, Type::ties_svd, Type::dare_linear, Type::dare_ties_svd, Type::magnitude_prune})
     CHECK_THROWS_AS(detail::check_density(type, {}), ConfigError);
   CHECK_THROWS_AS(detail::check_density(Type::ties, {.density = -0.1}), ConfigError);
-  CHECK_THROWS_AS(detail::check_density(Type::ties, {.density = std::numeric_limits<double>::quiet_NaN()}), ConfigError);
+  CHECK_THROWS_AS(detail::check_density(Type::ties, {.density = std::numeric_limits<double>::quiet_NaN()}),
+                  ConfigError);
   CHECK_THROWS_AS(detail::check_density(Type::dare_ties, {.density = 0}), ConfigError);
 }

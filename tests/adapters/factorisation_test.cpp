@@ -13,12 +13,14 @@ namespace {
 /// A matrix with elements that do not repeat; singular values fall by themselves.
 Matrix<double> awkward_matrix(Index rows, Index cols, double seed) {
   Matrix<double> m(rows, cols);
-  for (Index i = 0; i < m.size(); ++i) m.data()[i] = std::sin(double(i * i + 3) * 0.7 + seed) + (i % cols == 1 ? 2 : 0);
+  for (Index i = 0; i < m.size(); ++i)
+    m.data()[i] = std::sin(double(i * i + 3) * 0.7 + seed) + (i % cols == 1 ? 2 : 0);
   return m;
 }
 double norm(const auto& m) { return m.cwiseAbs().maxCoeff(); }
 bool is_orthonormal(const Matrix<double>& columns) {
-  return norm(columns.transpose() * columns - Matrix<double>::Identity(columns.cols(), columns.cols())) < 1e-13;
+  return norm(columns.transpose() * columns - Matrix<double>::Identity(columns.cols(), columns.cols())) <
+         1e-13;
 }
 
 }  // namespace

@@ -32,7 +32,8 @@ TEST_CASE("pissa_niter_N approaches PiSSA, and its number is read") {
   CHECK(power_iterations("pissa_niter_16") == 16);
   const Matrix<double> w = weight(13, 7);
   const auto exact = start_factors("pissa", w, 2, 2, {});
-  const auto few = start_factors("pissa_niter_1", w, 2, 2, {3, "p"}), many = start_factors("pissa_niter_400", w, 2, 2, {3, "p"});
+  const auto few = start_factors("pissa_niter_1", w, 2, 2, {3, "p"}),
+             many = start_factors("pissa_niter_400", w, 2, 2, {3, "p"});
   CHECK(norm(many.b * many.a - exact.b * exact.a) < 1e-6);
   CHECK(norm(few.b * few.a - exact.b * exact.a) > norm(many.b * many.a - exact.b * exact.a));
 }

@@ -18,14 +18,16 @@ void set(const graft::ParameterView& parameter, std::initializer_list<float> val
   REQUIRE(parameter.view<float>().size() == graft::Index(values.size()));
   std::copy(values.begin(), values.end(), parameter.view<float>().data());
 }
-std::vector<float> vector(const Net& net, const graft::Adaptable<graft::Linear<>> Net::*site, const char* name) {
+std::vector<float> vector(const Net& net, const graft::Adaptable<graft::Linear<>> Net::*site,
+                          const char* name) {
   const auto view = (net.*site).parameter(name, "ia3_l").template view<float>();
   return {view.data(), view.data() + view.size()};
 }
 Net adapted() {
   Net net;
   graft::initialise(net, 1);
-  (void)graft::inject_adapter_in_model(Ia3Config{.target_modules = {"up", "down"}, .feedforward_modules = {"down"}}, net, "a");
+  (void)graft::inject_adapter_in_model(
+      Ia3Config{.target_modules = {"up", "down"}, .feedforward_modules = {"down"}}, net, "a");
   (void)graft::inject_adapter_in_model(Ia3Config{.target_modules = {"up"}}, net, "b");
   set(net.up.parameter("a", "ia3_l"), {2, 3});
   set(net.down.parameter("a", "ia3_l"), {5, -1});

@@ -23,11 +23,13 @@ template <class Layer>
 auto with_adapters(const std::string& kind, auto&&... arguments) {
   derived::One<Layer> net{std::in_place, arguments...};
   for (std::size_t i = 0; i < 3; ++i) {
-    (void)graft::inject_adapter_in_model(LoraConfig{.r = 3, .lora_alpha = alphas[i], .target_modules = {"lin"}}, net, names[i]);
+    (void)graft::inject_adapter_in_model(
+        LoraConfig{.r = 3, .lora_alpha = alphas[i], .target_modules = {"lin"}}, net, names[i]);
     const bool is_embedding = kind == "embedding";
     for (const char* letter : {"A", "B"})
-      derived::write(net.lin.parameter(names[i], std::string(is_embedding ? "lora_embedding_" : "lora_") + letter),
-                     derived::values(kind + "." + names[i] + "." + letter));
+      derived::write(
+          net.lin.parameter(names[i], std::string(is_embedding ? "lora_embedding_" : "lora_") + letter),
+          derived::values(kind + "." + names[i] + "." + letter));
   }
   return net;
 }
@@ -44,20 +46,25 @@ void equals_peft(const std::string& kind, auto&&... arguments) {
   using enum CombinationType;
   CAPTURE(kind);
   auto net = with_adapters<Layer>(kind, arguments...);
-  for (const Case& one : {Case{"cat", cat, {}, 1e-14}, Case{"linear", linear}, Case{"magnitude_prune", magnitude_prune},
-                          Case{"ties", ties}, Case{"ties_frequency", ties, graft::MajoritySign::frequency}}) {
+  for (const Case& one :
+       {Case{"cat", cat, {}, 1e-14}, Case{"linear", linear}, Case{"magnitude_prune", magnitude_prune},
+        Case{"ties", ties}, Case{"ties_frequency", ties, graft::MajoritySign::frequency}}) {
     CAPTURE(one.name);
-    (void)graft::add_weighted_adapter(net, names, weights, one.name, one.type, {.density = 0.55, .majority_sign = one.sign});
+    (void)graft::add_weighted_adapter(net, names, weights, one.name, one.type,
+                                      {.density = 0.55, .majority_sign = one.sign});
     for (const char* letter : {"A", "B"})
-      CHECK(derived::error(derived::matrix(net.lin, one.name, letter), derived::values(kind + "." + one.name + "." + letter)) <
-            one.tolerance);
+      CHECK(derived::error(derived::matrix(net.lin, one.name, letter),
+                           derived::values(kind + "." + one.name + "." + letter)) < one.tolerance);
   }
-  for (const Case& one : {Case{"svd", svd}, Case{"magnitude_prune_svd", magnitude_prune_svd}, Case{"ties_svd", ties_svd}}) {
+  for (const Case& one :
+       {Case{"svd", svd}, Case{"magnitude_prune_svd", magnitude_prune_svd}, Case{"ties_svd", ties_svd}}) {
     CAPTURE(one.name);
-    (void)graft::add_weighted_adapter(net, names, weights, one.name, one.type, {.density = 0.55, .svd_rank = 6});
+    (void)graft::add_weighted_adapter(net, names, weights, one.name, one.type,
+                                      {.density = 0.55, .svd_rank = 6});
     const auto a = derived::matrix(net.lin, one.name, "A");
     CHECK(a.rows() == 6);
-    CHECK(derived::error(derived::product(net.lin, one.name), derived::values(kind + "." + one.name + ".delta")) < one.tolerance);
+    CHECK(derived::error(derived::product(net.lin, one.name),
+                         derived::values(kind + "." + one.name + ".delta")) < one.tolerance);
     CHECK(derived::error(a * a.transpose(), derived::Values::Identity(6, 6)) < 1e-12);
   }
 }
@@ -98,12 +105,16 @@ TEST_CASE("groups of a convolution keep their ranks, lora_bias adds up") {
   const auto expected = outputs(net, x, {"a", "b"});
   REQUIRE_FALSE(results::same_values(outputs(net, x, "a"), expected));
   (void)graft::add_weighted_adapter(net, {"a", "b"}, {1, 1}, "cat");
-  (void)graft::add_weighted_adapter(net, {"a", "b"}, {1, 1}, "svd", CombinationType::svd, {.svd_rank = 3 * Case::r});
-  (void)graft::add_weighted_adapter(net, {"a", "b"}, {1, 1}, "delta", CombinationType::ties_svd, {.density = 1, .svd_rank = 3 * Case::r});
+  (void)graft::add_weighted_adapter(net, {"a", "b"}, {1, 1}, "svd", CombinationType::svd,
+                                    {.svd_rank = 3 * Case::r});
+  (void)graft::add_weighted_adapter(net, {"a", "b"}, {1, 1}, "delta", CombinationType::ties_svd,
+                                    {.density = 1, .svd_rank = 3 * Case::r});
   for (const char* name : {"cat", "svd"}) CHECK(results::same_values(outputs(net, x, name), expected));
   CHECK_FALSE(results::same_values(outputs(net, x, "delta"), expected));
   const std::string before = results::everything(net);
-  CHECK_THROWS_AS((void)graft::add_weighted_adapter(net, {"a", "b"}, {1, 1}, "odd", CombinationType::svd, {.svd_rank = 3}), graft::ConfigError);
+  CHECK_THROWS_AS((void)graft::add_weighted_adapter(net, {"a", "b"}, {1, 1}, "odd", CombinationType::svd,
+                                                    {.svd_rank = 3}),
+                  graft::ConfigError);
   CHECK(results::everything(net) == before);
 }
 
@@ -112,7 +123,8 @@ TEST_CASE("dare drops the same entries again for the same seed, and none for den
   (void)graft::add_weighted_adapter(net, names, weights, "linear", CombinationType::linear);
   (void)graft::add_weighted_adapter(net, names, weights, "all", CombinationType::dare_linear, {.density = 1});
   CHECK(derived::matrix(net.lin, "all", "A") == derived::matrix(net.lin, "linear", "A"));
-  for (const auto type : {CombinationType::dare_linear, CombinationType::dare_ties, CombinationType::dare_linear_svd, CombinationType::dare_ties_svd}) {
+  for (const auto type : {CombinationType::dare_linear, CombinationType::dare_ties,
+                          CombinationType::dare_linear_svd, CombinationType::dare_ties_svd}) {
     for (const auto& [name, seed] : {std::pair{"x", 1u}, {"y", 1u}, {"z", 2u}})
       (void)graft::add_weighted_adapter(net, names, weights, name, type, {.density = 0.5, .seed = seed});
     CHECK(derived::product(net.lin, "x") == derived::product(net.lin, "y"));

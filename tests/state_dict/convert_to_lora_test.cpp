@@ -33,7 +33,8 @@ derived::One<graft::Linear<double>> recorded() {
   derived::One<graft::Linear<double>> net{std::in_place, 13, 7};
   (void)graft::inject_adapter_in_model(LoraConfig{.r = 5, .lora_alpha = 3, .target_modules = {"lin"}}, net);
   for (const char* letter : {"A", "B"})
-    derived::write(net.lin.parameter("default", std::string("lora_") + letter), derived::values(std::string("convert.") + letter));
+    derived::write(net.lin.parameter("default", std::string("lora_") + letter),
+                   derived::values(std::string("convert.") + letter));
   return net;
 }
 
@@ -48,7 +49,8 @@ TEST_CASE("to a rank, and to a share of the energy: PEFT's values, rank and conf
   // PEFT computes in float
   CHECK(derived::error(derived::product(net.lin, "two"), derived::values("convert.2")) < 1e-6);
   CHECK(derived::error(derived::product(net.lin, "most"), derived::values("convert.0.9")) < 1e-6);
-  const auto two = derived::config_of<LoraConfig>(net, "two"), most = derived::config_of<LoraConfig>(net, "most");
+  const auto two = derived::config_of<LoraConfig>(net, "two"),
+             most = derived::config_of<LoraConfig>(net, "most");
   CHECK(two.r == 2);
   CHECK(two.lora_alpha == 2);
   CHECK(two.rank_pattern.empty());
@@ -59,11 +61,19 @@ TEST_CASE("to a rank, and to a share of the energy: PEFT's values, rank and conf
 }
 
 TEST_CASE("every method becomes LoRA, exactly at full rank: the bias that (IA)³ scales too") {
-  const auto lora = [](auto& net) { trained::inject(LoraConfig{.r = 4, .lora_alpha = 7, .target_modules = {"site"}}, net, "a", 1); };
-  const auto ada = [](auto& net) { trained::inject(graft::AdaLoraConfig{.init_r = 3, .lora_alpha = 5, .target_modules = {"site"}}, net, "b", 2); };
-  const auto ia3 = [](auto& net) { trained::inject(graft::Ia3Config{.target_modules = {"site"}}, net, "c", 3); };
+  const auto lora = [](auto& net) {
+    trained::inject(LoraConfig{.r = 4, .lora_alpha = 7, .target_modules = {"site"}}, net, "a", 1);
+  };
+  const auto ada = [](auto& net) {
+    trained::inject(graft::AdaLoraConfig{.init_r = 3, .lora_alpha = 5, .target_modules = {"site"}}, net, "b",
+                    2);
+  };
+  const auto ia3 = [](auto& net) {
+    trained::inject(graft::Ia3Config{.target_modules = {"site"}}, net, "c", 3);
+  };
   const auto feedforward = [](auto& net) {
-    trained::inject(graft::Ia3Config{.target_modules = {"site"}, .feedforward_modules = {"site"}}, net, "d", 4);
+    trained::inject(graft::Ia3Config{.target_modules = {"site"}, .feedforward_modules = {"site"}}, net, "d",
+                    4);
   };
   const auto all = [&](auto& net) { lora(net), ada(net), ia3(net), feedforward(net); };
   is_exact<awkward::LinearCase<double>>("AdaLoRA, by share", ada, {"b"}, 1.0);
@@ -79,7 +89,8 @@ TEST_CASE("every method becomes LoRA, exactly at full rank: the bias that (IA)³
 
 TEST_CASE("a rank that does not fit, a share that is none, and adapters without a LoRA are typed errors") {
   auto net = recorded();
-  trained::inject(LoraConfig{.r = 2, .bias = graft::Bias::lora_only, .target_modules = {"lin"}}, net, "bias", 3);
+  trained::inject(LoraConfig{.r = 2, .bias = graft::Bias::lora_only, .target_modules = {"lin"}}, net, "bias",
+                  3);
   const std::string before = results::everything(net);
   const auto refused = [&]<class E>(E*, const char* name, std::string to, graft::RankOrShare rank) {
     CHECK_THROWS_AS((void)graft::convert_to_lora(net, name, to, rank), E);

@@ -5,9 +5,9 @@
 #include "support/awkward_layers.hpp"
 #include "support/results.hpp"
 
+using graft::TargetModules;
 using graft::detail::patterns_of;
 using graft::detail::united;
-using graft::TargetModules;
 using Strings = std::vector<std::string>;
 
 TEST_CASE("patterns: longer paths first, the usual value only where another pattern would catch the path") {
@@ -17,7 +17,8 @@ TEST_CASE("patterns: longer paths first, the usual value only where another patt
 }
 
 TEST_CASE("targets are united: lists in order, patterns by |, not both") {
-  const TargetModules first{"q", "k"}, second{"v", "q"}, pattern = graft::regex("a.*"), other = graft::regex("b");
+  const TargetModules first{"q", "k"}, second{"v", "q"}, pattern = graft::regex("a.*"),
+                                                         other = graft::regex("b");
   CHECK(united({&first, &second}, "target_modules").names() == Strings{"q", "k", "v"});
   CHECK(united({&pattern, &other}, "target_modules").regex().pattern == "(a.*)|(b)");
   CHECK(united({&pattern, &other}, "target_modules").regex().matches("abc"));

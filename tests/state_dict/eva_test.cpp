@@ -22,7 +22,8 @@ graft::Activations<float> activations() {
 Two injected() {
   Two net;
   graft::initialise(net, 1);
-  (void)graft::inject_adapter_in_model(LoraConfig{.r = 3, .lora_alpha = 6, .target_modules = {"a", "b"}, .init_lora_weights = "eva"}, net);
+  (void)graft::inject_adapter_in_model(
+      LoraConfig{.r = 3, .lora_alpha = 6, .target_modules = {"a", "b"}, .init_lora_weights = "eva"}, net);
   return net;
 }
 /// Each direction up to its sign: the smallest |cosine|. PEFT iterates in float and from random vectors.
@@ -48,15 +49,20 @@ TEST_CASE("EVA: PEFT's directions, and ranks that go to where they explain most"
     const auto config = derived::config_of<LoraConfig>(net, "default");
     CHECK(config.r == 3);
     CHECK(config.target_modules.names() == Strings{"a", "b"});
-    if (rho == 1) CHECK(config.rank_pattern.empty());
-    else CHECK(config.rank_pattern == graft::PatternMap<int>{{"a", 4}, {"b", 2}});
-    if (rho == 2) CHECK(config.alpha_pattern == graft::PatternMap<double>{{"a", 8}, {"b", 4}});  // as PEFT has them
+    if (rho == 1)
+      CHECK(config.rank_pattern.empty());
+    else
+      CHECK(config.rank_pattern == graft::PatternMap<int>{{"a", 4}, {"b", 2}});
+    if (rho == 2)
+      CHECK(config.alpha_pattern == graft::PatternMap<double>{{"a", 8}, {"b", 4}});  // as PEFT has them
   }
 }
 
-TEST_CASE("scaling factors that are not adjusted keep alpha; whitening divides by the root of a singular value") {
+TEST_CASE(
+    "scaling factors that are not adjusted keep alpha; whitening divides by the root of a singular value") {
   Two plain = injected(), white = injected();
-  (void)graft::initialize_lora_eva_weights(plain, activations(), "default", {.adjust_scaling_factors = false});
+  (void)graft::initialize_lora_eva_weights(plain, activations(), "default",
+                                           {.adjust_scaling_factors = false});
   (void)graft::initialize_lora_eva_weights(white, activations(), "default", {.whiten = true});
   CHECK(derived::config_of<LoraConfig>(plain, "default").alpha_pattern.empty());
   const auto a = derived::matrix(plain.a, "default", "A"), w = derived::matrix(white.a, "default", "A");
@@ -86,7 +92,8 @@ TEST_CASE("EVA of what cannot start so is a typed error, and nothing changes") {
   Two net = injected();
   trained::inject(LoraConfig{.r = 2, .target_modules = {"a"}}, net, "plain", 1);
   const std::string before = results::everything(net);
-  const auto refused = [&]<class E>(E*, const graft::Activations<float>& data, const char* name = "default", const graft::EvaOptions& options = {}) {
+  const auto refused = [&]<class E>(E*, const graft::Activations<float>& data, const char* name = "default",
+                                    const graft::EvaOptions& options = {}) {
     CHECK_THROWS_AS((void)graft::initialize_lora_eva_weights(net, data, name, options), E);
     CHECK(results::everything(net) == before);
   };

@@ -17,8 +17,12 @@ TEST_CASE("PiSSA and OLoRA become plain LoRA of twice the rank: the matrices and
       derived::One<graft::Linear<>> net{std::in_place, 13, 7};
       net.lin->weight.view() = derived::values(tag + "weight").cast<float>();
       net.lin->bias.view() = derived::values(tag + "bias").cast<float>();
-      (void)graft::inject_adapter_in_model(
-          LoraConfig{.r = 3, .lora_alpha = 5, .target_modules = {"lin"}, .use_rslora = rslora, .init_lora_weights = scheme}, net, "a");
+      (void)graft::inject_adapter_in_model(LoraConfig{.r = 3,
+                                                      .lora_alpha = 5,
+                                                      .target_modules = {"lin"},
+                                                      .use_rslora = rslora,
+                                                      .init_lora_weights = scheme},
+                                           net, "a");
       for (const char* letter : {"A", "B"})
         derived::write(net.lin.parameter("a", std::string("lora_") + letter), derived::values(tag + letter));
       const graft::Matrix<float> x = derived::values(tag + "x").cast<float>();
@@ -43,8 +47,13 @@ TEST_CASE("patterns are doubled, an embedding beside is padded, and other adapte
   } const cases[] = {{"plain", 2}, {"rslora", std::sqrt(2.0)}};
   for (const auto& [name, factor] : cases) {
     awkward::Net<awkward::LookupCase<float>> net;
-    const LoraConfig config{.r = 2, .lora_alpha = 3, .target_modules = {"site"}, .use_rslora = factor != 2, .init_lora_weights = "pissa",
-                            .rank_pattern = {{"site", 3}}, .alpha_pattern = {{"site", 7}}};
+    const LoraConfig config{.r = 2,
+                            .lora_alpha = 3,
+                            .target_modules = {"site"},
+                            .use_rslora = factor != 2,
+                            .init_lora_weights = "pissa",
+                            .rank_pattern = {{"site", 3}},
+                            .alpha_pattern = {{"site", 7}}};
     trained::inject(config, net, "a", 4);
     const auto x = awkward::LookupCase<float>::input(5);
     const auto expected = net(x);

@@ -15,7 +15,8 @@ using graft::Index;
 using Values = graft::Matrix<double>;
 
 inline const graft::StateDict& file() {
-  static const graft::StateDict values = graft::safetensors::load_file(std::string(GRAFT_TEST_DATA) + "/derived/values.safetensors");
+  static const graft::StateDict values =
+      graft::safetensors::load_file(std::string(GRAFT_TEST_DATA) + "/derived/values.safetensors");
   return values;
 }
 
@@ -23,7 +24,8 @@ inline const graft::StateDict& file() {
 inline Values values(const graft::TensorView& view) {
   const graft::Shape shape(view.shape);
   Values all(shape.rows(), shape.cols());
-  for (Index i = 0; i < all.size(); ++i) all.data()[i] = graft::element_as<double>(view.dtype, view.data, std::size_t(i));
+  for (Index i = 0; i < all.size(); ++i)
+    all.data()[i] = graft::element_as<double>(view.dtype, view.data, std::size_t(i));
   return all;
 }
 inline Values values(const std::string& key) { return values(file().at(key)); }
@@ -34,8 +36,10 @@ inline void write(const graft::ParameterView& parameter, const Values& wanted) {
     REQUIRE(view.cols() == wanted.cols());
     view = wanted.cast<typename decltype(view)::Scalar>();
   };
-  if (parameter.dtype() == graft::Dtype::f64) put(parameter.view<double>());
-  else put(parameter.view<float>());
+  if (parameter.dtype() == graft::Dtype::f64)
+    put(parameter.view<double>());
+  else
+    put(parameter.view<float>());
 }
 
 /// The largest difference, over 1 + the largest expected value.
@@ -47,10 +51,13 @@ inline double error(const Values& got, const Values& expected) {
 /// A parameter of an adapter at a site that is called "lin", by its letter; embeddings have other names.
 inline Values matrix(const auto& site, const std::string& adapter, const std::string& letter) {
   using Site = std::remove_cvref_t<decltype(site)>;
-  constexpr bool is_embedding = graft::detail::traits_of<typename Site::layer_type>::kind == graft::LayerKind::embedding;
-  const graft::ParameterView parameter = site.parameter(adapter, (is_embedding ? "lora_embedding_" : "lora_") + letter);
-  Values all(parameter.dtype() == graft::Dtype::f64 ? Values(parameter.view<double>())
-                                                    : Values(parameter.view<float>().template cast<double>()));
+  constexpr bool is_embedding =
+      graft::detail::traits_of<typename Site::layer_type>::kind == graft::LayerKind::embedding;
+  const graft::ParameterView parameter =
+      site.parameter(adapter, (is_embedding ? "lora_embedding_" : "lora_") + letter);
+  Values all(parameter.dtype() == graft::Dtype::f64
+                 ? Values(parameter.view<double>())
+                 : Values(parameter.view<float>().template cast<double>()));
   return all;
 }
 inline Values product(const auto& site, const std::string& adapter) {

@@ -52,9 +52,10 @@ struct Qr {
   return {left.q * core.u, right.q * core.v, std::move(core.s)};
 }
 
-/// Subspace iteration (Halko, Martinsson, Tropp: "Finding structure with randomness", 2011) with as many vectors as
-/// ranks: torch's `svd_lowrank(m, r, niter)`.
-[[nodiscard]] inline Svd randomised_svd(const Matrix<double>& m, Index r, Index iterations, const Seed& seed) {
+/// Subspace iteration (Halko, Martinsson, Tropp: "Finding structure with randomness", 2011) with as many
+/// vectors as ranks: torch's `svd_lowrank(m, r, niter)`.
+[[nodiscard]] inline Svd randomised_svd(const Matrix<double>& m, Index r, Index iterations,
+                                        const Seed& seed) {
   ParameterData random(Dtype::f64, {m.cols(), r});
   fill_normal(random, seed, 1);
   const Eigen::Map<const Matrix<double>> start(reinterpret_cast<const double*>(random.data()), m.cols(), r);
@@ -78,14 +79,17 @@ struct Qr {
 
 /// The first singular values as b = u·s, a = vᵀ.
 [[nodiscard]] inline LowRank<double> leading(const Svd& svd, const RankOrShare& wanted) {
-  const Index r = wanted.rank ? wanted.rank : rank_of_share(svd.s, wanted.share), kept = std::min(r, Index(svd.s.size()));
+  const Index r = wanted.rank ? wanted.rank : rank_of_share(svd.s, wanted.share),
+              kept = std::min(r, Index(svd.s.size()));
   LowRank<double> factors{Matrix<double>::Zero(svd.u.rows(), r), Matrix<double>::Zero(r, svd.v.rows())};
   factors.b.leftCols(kept) = svd.u.leftCols(kept) * svd.s.head(kept).asDiagonal();
   factors.a.topRows(kept) = svd.v.leftCols(kept).transpose();
   return factors;
 }
 
-[[nodiscard]] inline LowRank<double> truncate(const Matrix<double>& m, const RankOrShare& r) { return leading(thin_svd(m), r); }
+[[nodiscard]] inline LowRank<double> truncate(const Matrix<double>& m, const RankOrShare& r) {
+  return leading(thin_svd(m), r);
+}
 [[nodiscard]] inline LowRank<double> truncate_product(const LowRank<double>& product, const RankOrShare& r) {
   return leading(product_svd(product), r);
 }

@@ -16,11 +16,14 @@ namespace detail {
 [[nodiscard]] inline bool is_iterated_pissa(std::string_view scheme) {
   constexpr std::string_view prefix = "pissa_niter_";
   constexpr std::size_t most_digits = 6;
-  return scheme.size() > prefix.size() && scheme.size() <= prefix.size() + most_digits && scheme.starts_with(prefix) &&
-         std::all_of(scheme.begin() + prefix.size(), scheme.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return scheme.size() > prefix.size() && scheme.size() <= prefix.size() + most_digits &&
+         scheme.starts_with(prefix) && std::all_of(scheme.begin() + prefix.size(), scheme.end(), [](char c) {
+           return c >= '0' && c <= '9';
+         });
 }
 [[nodiscard]] inline std::string lower_case(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 32) : c; });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 32) : c; });
   return text;
 }
 }  // namespace detail

@@ -9,8 +9,8 @@
 
 namespace graft::detail {
 
-/// PiSSA (Meng et al., arXiv:2404.02948): the first r singular values of a weight, shared by both matrices, so that
-/// scaling · b·a is the best approximation of rank r.
+/// PiSSA (Meng et al., arXiv:2404.02948): the first r singular values of a weight, shared by both matrices,
+/// so that scaling · b·a is the best approximation of rank r.
 [[nodiscard]] inline LowRank<double> pissa_factors(const Svd& svd, Index r, double scaling) {
   const Eigen::VectorXd root = (svd.s.head(r) / scaling).cwiseSqrt();
   return {svd.u.leftCols(r) * root.asDiagonal(), root.asDiagonal() * svd.v.leftCols(r).transpose()};
@@ -21,10 +21,10 @@ namespace graft::detail {
   return Index(std::atoi(scheme.c_str() + scheme.rfind('_') + 1));
 }
 
-/// What a scheme that starts from the base makes of a weight (out, in): PiSSA with an SVD or a randomised one, or
-/// OLoRA (Büyükakyüz, arXiv:2406.01775), the first r columns of Q and rows of R.
-[[nodiscard]] inline LowRank<double> start_factors(const InitLoraWeights& init, const Matrix<double>& weight, Index r,
-                                                   double scaling, const Seed& seed) {
+/// What a scheme that starts from the base makes of a weight (out, in): PiSSA with an SVD or a randomised
+/// one, or OLoRA (Büyükakyüz, arXiv:2406.01775), the first r columns of Q and rows of R.
+[[nodiscard]] inline LowRank<double> start_factors(const InitLoraWeights& init, const Matrix<double>& weight,
+                                                   Index r, double scaling, const Seed& seed) {
   const InitScheme scheme = init_scheme(init);
   if (scheme == InitScheme::pissa) return pissa_factors(thin_svd(weight), r, scaling);
   if (scheme == InitScheme::iterated_pissa)
@@ -39,9 +39,10 @@ namespace graft::detail {
   return Eigen::Map<const Matrix<double>>(reinterpret_cast<const double*>(values.data()), rows, cols);
 }
 
-/// Of a random orthogonal matrix (r, r) one half of the rows makes a, the other b: b·a is zero up to rounding, and
-/// neither is. The random streams are those of the parameters of a site at `path`.
-[[nodiscard]] inline LowRank<double> orthogonal_factors(Index out, Index in, Index r, std::uint64_t seed, const std::string& path) {
+/// Of a random orthogonal matrix (r, r) one half of the rows makes a, the other b: b·a is zero up to
+/// rounding, and neither is. The random streams are those of the parameters of a site at `path`.
+[[nodiscard]] inline LowRank<double> orthogonal_factors(Index out, Index in, Index r, std::uint64_t seed,
+                                                        const std::string& path) {
   const Matrix<double> q = thin_qr(normal_matrix(r, r, {seed, path + ".orthogonal"})).q;
   Matrix<double> for_a(r / 2, r), for_b(r / 2, r);
   for (Index i = 0; i < r / 2; ++i) {
@@ -57,7 +58,8 @@ namespace graft::detail {
   const Matrix<double> centred = rows.rowwise() - rows.colwise().mean();
   const Svd svd = thin_svd(centred);
   const double total = centred.squaredNorm();
-  Principal principal{Matrix<double>::Zero(k, rows.cols()), std::vector<double>(std::size_t(k)), std::vector<double>(std::size_t(k))};
+  Principal principal{Matrix<double>::Zero(k, rows.cols()), std::vector<double>(std::size_t(k)),
+                      std::vector<double>(std::size_t(k))};
   for (Index i = 0; i < k && i < svd.s.size(); ++i) {
     auto direction = principal.directions.row(i);
     direction = svd.v.col(i).transpose();
@@ -70,7 +72,7 @@ namespace graft::detail {
   return principal;
 }
 
-inline constexpr Factorisers eigen_factorisers{&truncate, &truncate_product, &start_factors, &orthogonal_factors,
-                                               &principal_directions};
+inline constexpr Factorisers eigen_factorisers{&truncate, &truncate_product, &start_factors,
+                                               &orthogonal_factors, &principal_directions};
 
 }  // namespace graft::detail

@@ -7,16 +7,16 @@
 namespace graft::detail {
 
 /// The weight of a site's layer as its file would hold it.
-/// @throws MetaError where it has no memory, MergeError where adapters are merged into it, TargetError where the layer shows none, or one that is no matrix of
-/// floating-point numbers.
+/// @throws MetaError where it has no memory, MergeError where adapters are merged into it, TargetError where
+/// the layer shows none, or one that is no matrix of floating-point numbers.
 [[nodiscard]] inline TensorView base_weight_view(const AnySite& site) {
   check_base_is_pristine(site.table(), "a start from the base weight");
   for (const BaseTensor& tensor : site.tensors()) {
     if (tensor.key != "weight") continue;
     TensorView weight = tensor.read();
     if (weight.device() == Device::meta)
-      fail<MetaError>("the base weight of '" + site.path() + "' has no memory yet", "the adapter starts from its values",
-                      "load the base model before its adapters");
+      fail<MetaError>("the base weight of '" + site.path() + "' has no memory yet",
+                      "the adapter starts from its values", "load the base model before its adapters");
     if (is_floating(weight.dtype)) return weight;
     fail<TargetError>("the base weight of '" + site.path() + "' holds " + std::string(tag_of(weight.dtype)),
                       "the adapter starts from its values, which are not floating-point numbers",
@@ -33,7 +33,8 @@ namespace graft::detail {
   const Index rows = facts.transposed ? facts.in : facts.out, cols = facts.transposed ? facts.out : facts.in;
   check_size(weight.size(), Shape{rows, cols});
   Matrix<double> values(rows, cols);
-  for (Index i = 0; i < values.size(); ++i) values.data()[i] = element_as<double>(weight.dtype, weight.data, std::size_t(i));
+  for (Index i = 0; i < values.size(); ++i)
+    values.data()[i] = element_as<double>(weight.dtype, weight.data, std::size_t(i));
   if (facts.transposed) return values.transpose();
   return values;
 }

@@ -17,7 +17,11 @@ class LoraCombination {
  public:
   LoraCombination(const ModelSites& model, Records records, std::vector<double> weights, CombinationType type,
                   const CombineOptions& options)
-      : model_(model), records_(std::move(records)), weights_(std::move(weights)), options_(options), type_(type) {
+      : model_(model),
+        records_(std::move(records)),
+        weights_(std::move(weights)),
+        options_(options),
+        type_(type) {
     check_density(type_, options_);
     if (records_.size() == 1) type_ = CombinationType::linear;  // without cross terms it is exact
     if (ends_in_svd(type_)) (void)need_factorisers("a combination by SVD");
@@ -77,14 +81,16 @@ class LoraCombination {
     Index largest = 0, sum = 0;
     for (const auto& record : records_) {
       const Index r = config_rank(record->config());
-      if (largest && r != largest && type_ != CombinationType::cat && !ends_in_svd(type_)) unequal_ranks("r in their configs");
+      if (largest && r != largest && type_ != CombinationType::cat && !ends_in_svd(type_))
+        unequal_ranks("r in their configs");
       largest = std::max(largest, r);
       sum += r;
     }
     if (type_ == CombinationType::cat) return sum;
     if (!ends_in_svd(type_) || !options_.svd_rank) return largest;
     if (*options_.svd_rank <= 0)
-      fail<ConfigError>("svd_rank is " + std::to_string(*options_.svd_rank), "a rank is at least 1", "use a positive number");
+      fail<ConfigError>("svd_rank is " + std::to_string(*options_.svd_rank), "a rank is at least 1",
+                        "use a positive number");
     return *options_.svd_rank;
   }
   [[noreturn]] static void unequal_ranks(const std::string& where) {
@@ -98,15 +104,18 @@ class LoraCombination {
     for (const auto& site : model_.sites) {
       const std::string key = file_key(site->path(), "lora_B", ".bias");
       const LayerFacts facts = site->facts();
-      if (std::find(paths.begin(), paths.end(), site->path()) == paths.end() || tensors.contains(key)) continue;
+      if (std::find(paths.begin(), paths.end(), site->path()) == paths.end() || tensors.contains(key))
+        continue;
       if (facts.kind == LayerKind::embedding) continue;  // the plan refuses it
       tensors.insert(key, tensor_of<S>(site->dtype(), Shape{facts.out}, Matrix<S>::Zero(1, facts.out)));
     }
   }
 
   /// ΔW of several adapters at one site, of rank r; ranks that are not needed are zeros.
-  [[nodiscard]] LowRank<S> product_of(const LayerFacts& facts, const std::string& path, const std::vector<Present>& present, Index r) const {
-    const Index groups = groups_of(facts), width = width_of(facts), out = facts.out / groups, r_group = r / groups;
+  [[nodiscard]] LowRank<S> product_of(const LayerFacts& facts, const std::string& path,
+                                      const std::vector<Present>& present, Index r) const {
+    const Index groups = groups_of(facts), width = width_of(facts), out = facts.out / groups,
+                r_group = r / groups;
     LowRank<S> result{Matrix<S>::Zero(facts.out, r_group), Matrix<S>::Zero(r, width)};
     if (r % groups != 0) return result;  // the plan refuses it
     const auto put = [&](Index group, const LowRank<S>& part) {
@@ -116,10 +125,12 @@ class LoraCombination {
     if (type_ == CombinationType::cat) {
       for (Index g = 0; g < groups; ++g) put(g, stacked(present, g, groups));
     } else if (type_ == CombinationType::svd) {
-      for (Index g = 0; g < groups; ++g) put(g, factorisers->truncate_product(stacked(present, g, groups), r_group));
+      for (Index g = 0; g < groups; ++g)
+        put(g, factorisers->truncate_product(stacked(present, g, groups), r_group));
     } else if (ends_in_svd(type_)) {
       const Matrix<S> delta = combined_delta(facts, path, present);
-      for (Index g = 0; g < groups; ++g) put(g, factorisers->truncate(delta.middleRows(g * out, out), r_group));
+      for (Index g = 0; g < groups; ++g)
+        put(g, factorisers->truncate(delta.middleRows(g * out, out), r_group));
     } else {
       const LowRank<S> sum = combined_factors(path, present);
       for (Index g = 0; g < groups; ++g) put(g, group_of(sum, g, groups));
@@ -149,7 +160,8 @@ class LoraCombination {
     return all;
   }
 
-  [[nodiscard]] LowRank<S> combined_factors(const std::string& path, const std::vector<Present>& present) const {
+  [[nodiscard]] LowRank<S> combined_factors(const std::string& path,
+                                            const std::vector<Present>& present) const {
     std::vector<Matrix<S>> a, b;
     std::vector<double> of_a, of_b;
     std::vector<std::string> a_names, b_names;
@@ -163,10 +175,12 @@ class LoraCombination {
       a_names.push_back(stream(path, adapter) + ".lora_A");
       b_names.push_back(stream(path, adapter) + ".lora_B");
     }
-    return {combine_tensors(type_, std::move(b), of_b, options_, b_names), combine_tensors(type_, std::move(a), of_a, options_, a_names)};
+    return {combine_tensors(type_, std::move(b), of_b, options_, b_names),
+            combine_tensors(type_, std::move(a), of_a, options_, a_names)};
   }
 
-  [[nodiscard]] Matrix<S> combined_delta(const LayerFacts& facts, const std::string& path, const std::vector<Present>& present) const {
+  [[nodiscard]] Matrix<S> combined_delta(const LayerFacts& facts, const std::string& path,
+                                         const std::vector<Present>& present) const {
     std::vector<Matrix<S>> deltas;
     std::vector<double> weights;
     std::vector<std::string> names;
@@ -183,7 +197,9 @@ class LoraCombination {
     }
     return combine_tensors(type_, std::move(deltas), weights, options_, names);
   }
-  [[nodiscard]] std::string stream(const std::string& path, std::size_t adapter) const { return path + "." + records_[adapter]->name(); }
+  [[nodiscard]] std::string stream(const std::string& path, std::size_t adapter) const {
+    return path + "." + records_[adapter]->name();
+  }
 
   const ModelSites& model_;
   Records records_;

@@ -19,11 +19,16 @@ template <class S = double>
 class LoraConversion {
  public:
   LoraConversion(const ModelSites& model, Records records, const RankOrShare& wanted)
-      : model_(model), records_(std::move(records)), wanted_(wanted), by_(need_factorisers("a conversion to LoRA")) {
+      : model_(model),
+        records_(std::move(records)),
+        wanted_(wanted),
+        by_(need_factorisers("a conversion to LoRA")) {
     if (wanted_.rank < 0 || (wanted_.rank == 0 && !(wanted_.share > 0 && wanted_.share <= 1)))
-      fail<ConfigError>("a conversion to rank " + (wanted_.share != 0 ? std::to_string(wanted_.share) : std::to_string(wanted_.rank)),
-                        "an integer is a rank, a number with a decimal point the share of the energy that is kept",
-                        "use a positive rank, or a share above 0 and up to 1");
+      fail<ConfigError>(
+          "a conversion to rank " +
+              (wanted_.share != 0 ? std::to_string(wanted_.share) : std::to_string(wanted_.rank)),
+          "an integer is a rank, a number with a decimal point the share of the energy that is kept",
+          "use a positive rank, or a share above 0 and up to 1");
     check_derivable(records_, "a conversion");
   }
 
@@ -49,12 +54,14 @@ class LoraConversion {
     for (auto& [site, bias] : biases) {  // lora_bias holds for all sites of an adapter
       if (!config.lora_bias || site->facts().kind == LayerKind::embedding) continue;
       if (!bias.size()) bias = Matrix<S>::Zero(1, site->facts().out);
-      derived.tensors.insert(file_key(site->path(), "lora_B", ".bias"), tensor_of<S>(site->dtype(), Shape{site->facts().out}, bias));
+      derived.tensors.insert(file_key(site->path(), "lora_B", ".bias"),
+                             tensor_of<S>(site->dtype(), Shape{site->facts().out}, bias));
     }
     choose_targets(model_, records_, paths, config);
     config.rank_pattern = patterns_of(std::move(ranks), config.r);
     config.alpha_pattern = patterns_of(std::move(alphas), config.lora_alpha);
-    config.inference_mode = std::visit([](const auto& c) { return c.inference_mode; }, records_.front()->config());
+    config.inference_mode =
+        std::visit([](const auto& c) { return c.inference_mode; }, records_.front()->config());
     derived.config = std::move(config);
     return derived;
   }
@@ -83,8 +90,10 @@ class LoraConversion {
         if (!effect.bias.size()) effect.bias = Matrix<S>::Zero(1, facts.out);
         effect.bias += update.scale * update.beta;
       }
-    if (vectors.empty()) effect.product = of_updates(site, updates);
-    else scale(site, updates, vectors, effect);
+    if (vectors.empty())
+      effect.product = of_updates(site, updates);
+    else
+      scale(site, updates, vectors, effect);
     return effect;
   }
 
@@ -121,21 +130,26 @@ class LoraConversion {
     const LayerFacts facts = site.facts();
     const Index most = std::min(facts.out / groups, width_of(facts)) * groups;
     if (wanted_.rank > most || wanted_.rank % groups != 0)
-      fail<ConfigError>("a conversion to rank " + std::to_string(wanted_.rank) + " at '" + site.path() + "', of " + facts.shape_text() +
+      fail<ConfigError>("a conversion to rank " + std::to_string(wanted_.rank) + " at '" + site.path() +
+                            "', of " + facts.shape_text() +
                             (groups > 1 ? " in " + std::to_string(groups) + " groups" : ""),
-                        groups > 1 ? "every group has an equal part of the ranks" : "its update has no more ranks than its smaller dimension",
+                        groups > 1 ? "every group has an equal part of the ranks"
+                                   : "its update has no more ranks than its smaller dimension",
                         "choose a rank of at most " + std::to_string(most) + ", or a share of the energy");
     RankOrShare part = wanted_;
     part.rank /= groups;
     return part;
   }
 
-  /// (IA)³ scales what the layer and the updates make together: ΔW = lₒ∘(W + ΣΔ)∘lᵢ − W, and the bias likewise.
-  void scale(const AnySite& site, const std::vector<SiteFactors<S>>& updates, const std::vector<SiteVector<S>>& vectors, Effect& effect) const {
+  /// (IA)³ scales what the layer and the updates make together: ΔW = lₒ∘(W + ΣΔ)∘lᵢ − W, and the bias
+  /// likewise.
+  void scale(const AnySite& site, const std::vector<SiteFactors<S>>& updates,
+             const std::vector<SiteVector<S>>& vectors, Effect& effect) const {
     const LayerFacts facts = site.facts();
     if (groups_of(facts) > 1)
       fail<AdapterError>("a conversion of (IA)³ at '" + site.path() + "', a grouped convolution",
-                         "its lora_A would see the channels of all groups", "leave the convolution out of the adapter");
+                         "its lora_A would see the channels of all groups",
+                         "leave the convolution out of the adapter");
     const Matrix<S> weight = weight_matrix(site);
     Matrix<S> scaled = weight;
     for (const auto& update : updates) scaled += update.scale * update.product.b * update.product.a;
@@ -154,7 +168,8 @@ class LoraConversion {
     for (const BaseTensor& tensor : site.tensors())
       if (tensor.key == "bias") {
         const TensorView view = tensor.read();
-        for (Index i = 0; i < facts.out; ++i) bias(0, i) = element_as<S>(view.dtype, view.data, std::size_t(i));
+        for (Index i = 0; i < facts.out; ++i)
+          bias(0, i) = element_as<S>(view.dtype, view.data, std::size_t(i));
       }
     Matrix<S> changed = bias;
     if (effect.bias.size()) changed += effect.bias;
@@ -170,7 +185,8 @@ class LoraConversion {
     const TensorView view = base_weight_view(site);
     Matrix<S> weight(facts.out, width_of(facts));
     check_size(view.size(), Shape{weight.rows(), weight.cols()});
-    for (Index i = 0; i < weight.size(); ++i) weight.data()[i] = element_as<S>(view.dtype, view.data, std::size_t(i));
+    for (Index i = 0; i < weight.size(); ++i)
+      weight.data()[i] = element_as<S>(view.dtype, view.data, std::size_t(i));
     return weight;
   }
 
@@ -182,18 +198,20 @@ class LoraConversion {
 
 }  // namespace detail
 
-/// Makes a LoRA adapter of scale 1 of the joint effect of one or several adapters of any method, by truncated SVD of
-/// what they change: to a rank (an integer), or per site to the least rank that holds a share of the energy (a number
-/// up to 1 with a decimal point): PEFT's `convert_to_lora`. Low-rank updates are not formed. What (IA)³ does to a
-/// bias becomes a `lora_bias`. The new adapter is frozen and not active. Needs graft/factorise.hpp.
-/// @throws AdapterError for adapters that no LoRA can stand for (DoRA, trained biases, …), ConfigError for a rank
-/// that does not fit; nothing has changed then.
+/// Makes a LoRA adapter of scale 1 of the joint effect of one or several adapters of any method, by truncated
+/// SVD of what they change: to a rank (an integer), or per site to the least rank that holds a share of the
+/// energy (a number up to 1 with a decimal point): PEFT's `convert_to_lora`. Low-rank updates are not formed.
+/// What (IA)³ does to a bias becomes a `lora_bias`. The new adapter is frozen and not active. Needs
+/// graft/factorise.hpp.
+/// @throws AdapterError for adapters that no LoRA can stand for (DoRA, trained biases, …), ConfigError for a
+/// rank that does not fit; nothing has changed then.
 template <class M>
 InjectReport convert_to_lora(M& model, Names adapters, std::string new_name, RankOrShare rank) {
   const ModelSites sites = sites_of(model);
   detail::check_new_name(sites, new_name);
   auto records = detail::need_records(sites, adapters.list(), "a conversion");
-  return detail::add_derived(sites, detail::LoraConversion<double>(sites, std::move(records), rank).make(), new_name);
+  return detail::add_derived(sites, detail::LoraConversion<double>(sites, std::move(records), rank).make(),
+                             new_name);
 }
 
 }  // namespace graft

@@ -22,33 +22,34 @@ struct DerivedAdapter {
   StateDict tensors{};
 };
 
-/// Whether a field of any config is set; false where the config does not have it.
-template <class Get>
-[[nodiscard]] bool any_config(const Records& records, Get get) {
-  return std::any_of(records.begin(), records.end(), [&](const auto& record) { return std::visit(get, record->config()); });
-}
-
 /// What no verb that makes an adapter of others can carry over.
 inline void check_derivable(const Records& records, std::string_view verb) {
-  const auto refuse = [&](bool is_set, std::string_view field, std::string why) {
+  const auto refuse = [&](bool is_set, std::string_view field, const char* why) {
     if (is_set)
-      fail<AdapterError>(std::string(verb) + " of an adapter with " + std::string(field), std::move(why),
+      fail<AdapterError>(std::string(verb) + " of an adapter with " + std::string(field), why,
                          "leave the adapter out; several adapters can be active side by side");
   };
-  refuse(any_config(records, [](const auto& c) { if constexpr (requires { c.use_dora; }) return c.use_dora; else return false; }),
-         "use_dora", "DoRA scales the base weight itself, which no sum of updates does");
-  refuse(any_config(records, [](const auto& c) { if constexpr (requires { c.bias; }) return c.bias != Bias::none; else return false; }),
-         "bias != none", "trained biases belong to the base, and only one adapter may have them");
-  refuse(any_config(records, [](const auto& c) { if constexpr (requires { c.target_parameters; }) return !c.target_parameters.empty(); else return false; }),
-         "target_parameters", "matrices of bare parameters are not those of a layer");
-  refuse(any_config(records, [](const auto& c) { if constexpr (requires { c.trainable_token_indices; }) return !c.trainable_token_indices.empty(); else return false; }),
-         "trainable_token_indices", "trained rows replace those of the base, and cannot be added up");
+  const auto check = [&](const auto& config) {
+    if constexpr (requires { config.bias; })
+      refuse(config.bias != Bias::none, "bias != none",
+             "trained biases belong to the base, and only one adapter may have them");
+    if constexpr (requires { config.use_dora; }) {
+      refuse(config.use_dora, "use_dora", "DoRA scales the base weight itself, which no sum of updates does");
+      refuse(!config.target_parameters.empty(), "target_parameters",
+             "matrices of bare parameters are not those of a layer");
+      refuse(!config.trainable_token_indices.empty(), "trainable_token_indices",
+             "trained rows replace those of the base, and cannot be added up");
+    }
+  };
+  for (const auto& record : records) std::visit(check, record->config());
 }
 
 /// The adapters of these names. @throws AdapterError for none, an unknown one or one twice.
-[[nodiscard]] inline Records need_records(const ModelSites& model, const std::vector<std::string>& names, std::string_view verb) {
+[[nodiscard]] inline Records need_records(const ModelSites& model, const std::vector<std::string>& names,
+                                          std::string_view verb) {
   if (names.empty())
-    fail<AdapterError>(std::string(verb) + " of no adapters", "there is nothing to make the new one of", "name at least one");
+    fail<AdapterError>(std::string(verb) + " of no adapters", "there is nothing to make the new one of",
+                       "name at least one");
   Records records;
   for (const std::string& name : names) {
     records.push_back(need_record(model, name));
@@ -66,36 +67,43 @@ inline void check_new_name(const ModelSites& model, const std::string& name) {
 }
 
 /// Copies of modules that the adapters keep: at most one of a module. Their names, for the config.
-[[nodiscard]] inline std::vector<std::string> take_copies(const ModelSites& model, const Records& records, StateDict& tensors) {
+[[nodiscard]] inline std::vector<std::string> take_copies(const ModelSites& model, const Records& records,
+                                                          StateDict& tensors) {
   for (const auto& site : model.sites) {
     const AdapterRecord* owner = nullptr;
     for (const auto& record : records) {
       const SiteEntry* entry = entry_at(*site, *record);
       if (!entry || !entry->copy()) continue;
       if (owner)
-        fail<AdapterError>("adapters " + owner->name() + " and " + record->name() + " both have their own copy of '" + site->path() + "'",
-                           "modules_to_save replaces a module, and two replacements cannot be added up", "leave one of them out");
+        fail<AdapterError>("adapters " + owner->name() + " and " + record->name() +
+                               " both have their own copy of '" + site->path() + "'",
+                           "modules_to_save replaces a module, and two replacements cannot be added up",
+                           "leave one of them out");
       owner = record.get();
-      for (const BaseTensor& tensor : site->tensors(entry->copy())) tensors.insert(join_path(site->path(), tensor.key), tensor.read());
+      for (const BaseTensor& tensor : site->tensors(entry->copy()))
+        tensors.insert(join_path(site->path(), tensor.key), tensor.read());
     }
   }
   std::vector<std::string> names;
   for (const auto& record : records)
-    for (const std::string& name : std::visit([](const auto& c) { return c.modules_to_save; }, record->config()))
+    for (const std::string& name :
+         std::visit([](const auto& c) { return c.modules_to_save; }, record->config()))
       if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
   return names;
 }
 
-/// PEFT's rule for the targets of an adapter that was made of others: lists are united, patterns joined by `|`.
+/// PEFT's rule for the targets of an adapter that was made of others: lists are united, patterns joined by
+/// `|`.
 /// @throws AdapterError for a mix of both.
-[[nodiscard]] inline TargetModules united(const std::vector<const TargetModules*>& all, std::string_view field) {
+[[nodiscard]] inline TargetModules united(const std::vector<const TargetModules*>& all,
+                                          std::string_view field) {
   using Kind = TargetModules::Kind;
   std::vector<std::string> names;
   std::string pattern;
   for (const TargetModules* one : all) {
     if ((one->kind() == Kind::regex) != (all.front()->kind() == Kind::regex))
-      fail<AdapterError>("the " + std::string(field) + " of some adapters are lists, of others patterns", "one cannot be made of both",
-                         "inject the adapters with lists of names");
+      fail<AdapterError>("the " + std::string(field) + " of some adapters are lists, of others patterns",
+                         "one cannot be made of both", "inject the adapters with lists of names");
     for (const std::string& name : one->names())
       if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
     if (one->kind() == Kind::regex) pattern += (pattern.empty() ? "(" : "|(") + one->regex().pattern + ")";
@@ -105,10 +113,11 @@ inline void check_new_name(const ModelSites& model, const std::string& name) {
   return make_regex(std::move(pattern));
 }
 
-/// The fields that say which modules an adapter of all these is at. Where uniting them would mean other modules than
-/// `paths`, the paths themselves are listed.
+/// The fields that say which modules an adapter of all these is at. Where uniting them would mean other
+/// modules than `paths`, the paths themselves are listed.
 template <class Config>
-void choose_targets(const ModelSites& model, const Records& records, const std::vector<std::string>& paths, Config& config) {
+void choose_targets(const ModelSites& model, const Records& records, const std::vector<std::string>& paths,
+                    Config& config) {
   std::vector<const TargetModules*> targets;
   for (const auto& record : records)
     targets.push_back(std::visit([](const auto& c) { return &c.target_modules; }, record->config()));
@@ -116,7 +125,10 @@ void choose_targets(const ModelSites& model, const Records& records, const std::
   std::visit(
       [&](const auto& first) {
         config.exclude_modules = first.exclude_modules;
-        if constexpr (requires { first.layers_pattern; config.layers_pattern; }) {
+        if constexpr (requires {
+                        first.layers_pattern;
+                        config.layers_pattern;
+                      }) {
           config.layers_to_transform = first.layers_to_transform;
           config.layers_pattern = first.layers_pattern;
         }
@@ -126,7 +138,8 @@ void choose_targets(const ModelSites& model, const Records& records, const std::
   TargetMatcher matcher(target_fields(any));
   std::vector<std::string> meant;
   for (const auto& site : model.sites)
-    if (!is_in_saved_module(site->path(), config.modules_to_save) && !matcher.is_excluded(site->path()) && matcher.match(site->path()) >= 0)
+    if (!is_in_saved_module(site->path(), config.modules_to_save) && !matcher.is_excluded(site->path()) &&
+        matcher.match(site->path()) >= 0)
       meant.push_back(site->path());
   if (meant == paths) return;
   config.target_modules = TargetModules(paths);
@@ -137,16 +150,19 @@ void choose_targets(const ModelSites& model, const Records& records, const std::
   }
 }
 
-/// A pattern map that gives every site its value, whatever the others are called: longer paths first, since a pattern
-/// matches the end of a path too. Values that the config's own field gives are left out where they can be.
+/// A pattern map that gives every site its value, whatever the others are called: longer paths first, since a
+/// pattern matches the end of a path too. Values that the config's own field gives are left out where they
+/// can be.
 template <class V>
 [[nodiscard]] PatternMap<V> patterns_of(std::vector<std::pair<std::string, V>> values, V usual) {
   const auto depth = [](const auto& value) { return segment_count(value.first); };
-  std::stable_sort(values.begin(), values.end(), [&](const auto& a, const auto& b) { return depth(a) > depth(b); });
+  std::stable_sort(values.begin(), values.end(),
+                   [&](const auto& a, const auto& b) { return depth(a) > depth(b); });
   PatternMap<V> patterns;
   for (const auto& one : values) {
     const bool is_caught = std::any_of(values.begin(), values.end(), [&](const auto& other) {
-      return other.second != one.second && other.first != one.first && ends_with_segment(one.first, other.first);
+      return other.second != one.second && other.first != one.first &&
+             ends_with_segment(one.first, other.first);
     });
     if (one.second != usual || is_caught) patterns.push_back(one);
   }
@@ -154,9 +170,13 @@ template <class V>
 }
 
 /// Injects and loads it: frozen, and not active. What can fail does so before anything changes.
-inline InjectReport add_derived(const ModelSites& model, const DerivedAdapter& derived, const std::string& name) {
+inline InjectReport add_derived(const ModelSites& model, const DerivedAdapter& derived,
+                                const std::string& name) {
   InjectReport report = inject(model, derived.config, name,
-                               {.low_cpu_mem_usage = true, .activate = false, .state_dict = &derived.tensors, .file = &derived.tensors});
+                               {.low_cpu_mem_usage = true,
+                                .activate = false,
+                                .state_dict = &derived.tensors,
+                                .file = &derived.tensors});
   (void)load_adapter_state(model, derived.tensors, name, {});
   set_requires_grad_of(model, need_record(model, name)->id, false);
   return report;

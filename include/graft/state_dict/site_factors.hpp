@@ -29,9 +29,9 @@ template <class S>
 /// An adapter of the LoRA family at one site, as matrices: ΔW = scale · b·a.
 template <class S = double>
 struct SiteFactors {
-  LowRank<S> product;        ///< a (r, in·k…), b (out, r / groups). AdaLoRA's E stands in a; what PiSSA and OLoRA
-                          ///< subtract follows as further ranks
-  double scale = 1;       ///< its strength included
+  LowRank<S> product;  ///< a (r, in·k…), b (out, r / groups). AdaLoRA's E stands in a; what PiSSA and OLoRA
+                       ///< subtract follows as further ranks
+  double scale = 1;  ///< its strength included
   Matrix<S> beta{};  ///< lora_bias, (1, out); empty without
 };
 
@@ -60,19 +60,28 @@ template <class S = double>
   const LayerFacts facts = site.facts();
   if (facts.max_norm)
     fail<AdapterError>("adapter '" + record.name() + "' at '" + site.path() + "', an embedding with max_norm",
-                       "it cuts the columns of lora_A, so that updates do not add up", "leave the embedding out of the adapters");
-  if (state.type() == PeftType::adalora && facts.kind == LayerKind::conv && facts.conv.padding_mode != PaddingMode::zeros)
-    fail<AdapterError>("adapter '" + record.name() + "' at '" + site.path() + "', a convolution that does not pad with zeros",
-                       "AdaLoRA pads with zeros, whatever the layer does, and LoRA as the layer does", "leave it out");
+                       "it cuts the columns of lora_A, so that updates do not add up",
+                       "leave the embedding out of the adapters");
+  if (state.type() == PeftType::adalora && facts.kind == LayerKind::conv &&
+      facts.conv.padding_mode != PaddingMode::zeros)
+    fail<AdapterError>("adapter '" + record.name() + "' at '" + site.path() +
+                           "', a convolution that does not pad with zeros",
+                       "AdaLoRA pads with zeros, whatever the layer does, and LoRA as the layer does",
+                       "leave it out");
   SiteFactors<S> factors;
   factors.scale = state.scaling() * record.strength();
   Matrix<S> e;
   for (const AdapterParameter& parameter : state.parameters()) {
-    if (parameter.suffix == ".bias") factors.beta = values_of<S>(*parameter.data);
-    else if (parameter.name == "lora_A" || parameter.name == "lora_embedding_A") factors.product.a = values_of<S>(*parameter.data);
-    else if (parameter.name == "lora_B" || parameter.name == "lora_embedding_B") factors.product.b = values_of<S>(*parameter.data);
-    else if (parameter.name == "lora_E") e = values_of<S>(*parameter.data);
-    else if (parameter.name == "ranknum") factors.scale /= values_of<S>(*parameter.data)(0, 0) + 1e-5;
+    if (parameter.suffix == ".bias")
+      factors.beta = values_of<S>(*parameter.data);
+    else if (parameter.name == "lora_A" || parameter.name == "lora_embedding_A")
+      factors.product.a = values_of<S>(*parameter.data);
+    else if (parameter.name == "lora_B" || parameter.name == "lora_embedding_B")
+      factors.product.b = values_of<S>(*parameter.data);
+    else if (parameter.name == "lora_E")
+      e = values_of<S>(*parameter.data);
+    else if (parameter.name == "ranknum")
+      factors.scale /= values_of<S>(*parameter.data)(0, 0) + 1e-5;
   }
   if (e.size()) factors.product.a.array().colwise() *= e.col(0).array();
   if (const InitialFactors* initial = state.initial_factors()) {
@@ -87,7 +96,8 @@ template <class S = double>
 
 /// Puts LoRA matrices of rank a.rows() into a state dict, with the keys and shapes that the site's kind has.
 template <class S>
-void insert_factors(StateDict& tensors, const AnySite& site, const LowRank<S>& product, const Matrix<S>& beta = {}) {
+void insert_factors(StateDict& tensors, const AnySite& site, const LowRank<S>& product,
+                    const Matrix<S>& beta = {}) {
   const LayerFacts facts = site.facts();
   const Index r = product.rank();
   const bool is_embedding = facts.kind == LayerKind::embedding;
@@ -97,7 +107,8 @@ void insert_factors(StateDict& tensors, const AnySite& site, const LowRank<S>& p
       a.push_back(size);
       b.push_back(1);
     }
-  const auto insert = [&](std::string_view name, std::string_view suffix, const Shape& shape, const Matrix<S>& values) {
+  const auto insert = [&](std::string_view name, std::string_view suffix, const Shape& shape,
+                          const Matrix<S>& values) {
     tensors.insert(file_key(site.path(), name, suffix), tensor_of(site.dtype(), shape, values));
   };
   insert(is_embedding ? "lora_embedding_A" : "lora_A", is_embedding ? "" : ".weight", a, product.a);
