@@ -113,6 +113,9 @@ inline void check_new_name(const ModelSites& model, const std::string& name) {
   return make_regex(std::move(pattern));
 }
 
+template <class Config>
+concept ChoosesLayers = requires(const Config& config) { config.layers_pattern; };
+
 /// The fields that say which modules an adapter of all these is at. Where uniting them would mean other
 /// modules than `paths`, the paths themselves are listed.
 template <class Config>
@@ -122,18 +125,17 @@ void choose_targets(const ModelSites& model, const Records& records, const std::
   for (const auto& record : records)
     targets.push_back(std::visit([](const auto& c) { return &c.target_modules; }, record->config()));
   config.target_modules = united(targets, "target_modules");
-  std::visit(
-      [&](const auto& first) {
-        config.exclude_modules = first.exclude_modules;
-        if constexpr (requires {
-                        first.layers_pattern;
-                        config.layers_pattern;
-                      }) {
-          config.layers_to_transform = first.layers_to_transform;
-          config.layers_pattern = first.layers_pattern;
-        }
-      },
-      records.front()->config());
+  const PeftConfig& usual = records.front()->config();
+  std::visit([&](const auto& first) { config.exclude_modules = first.exclude_modules; }, usual);
+  if constexpr (ChoosesLayers<Config>)
+    std::visit(
+        [&]<class First>(const First& first) {
+          if constexpr (ChoosesLayers<First>) {
+            config.layers_to_transform = first.layers_to_transform;
+            config.layers_pattern = first.layers_pattern;
+          }
+        },
+        usual);
   const PeftConfig any = config;
   TargetMatcher matcher(target_fields(any));
   std::vector<std::string> meant;
@@ -144,7 +146,7 @@ void choose_targets(const ModelSites& model, const Records& records, const std::
   if (meant == paths) return;
   config.target_modules = TargetModules(paths);
   config.exclude_modules = TargetModules();
-  if constexpr (requires { config.layers_pattern; }) {
+  if constexpr (ChoosesLayers<Config>) {
     config.layers_to_transform.clear();
     config.layers_pattern.clear();
   }
