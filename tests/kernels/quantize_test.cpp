@@ -37,7 +37,7 @@ TEST_CASE("zeros stay zeros") {
     std::vector<std::uint32_t> words(32, 5);
     back.assign(200, 5.0f);
     kernels::quantize_four_bit(2, 100, zeros.data(), 100, code, 6, words.data(), scales.data());
-    kernels::dequantize(2, 100, kernels::FourBitView{words.data(), scales.data(), code, 6, 0}, 128, back.data());
+    kernels::dequantize(2, 100, kernels::FourBitView{words.data(), scales.data(), code, 6}, 128, back.data());
     CHECK(back == zeros);
   }
 }
@@ -51,7 +51,7 @@ TEST_CASE("4 bits keep every element as the nearest of the code's values") {
       std::vector<std::uint32_t> words(std::size_t(3 * columns / 8));
       std::vector<float> scales(std::size_t(3 * columns >> shift)), back(std::size_t(3 * in));
       kernels::quantize_four_bit(3, in, w.data(), w.ld, code, shift, words.data(), scales.data());
-      kernels::dequantize(3, in, kernels::FourBitView{words.data(), scales.data(), code, shift, 0}, columns, back.data());
+      kernels::dequantize(3, in, kernels::FourBitView{words.data(), scales.data(), code, shift}, columns, back.data());
       bool all_nearest = true;
       for (Index o = 0; o < 3; ++o)
         for (Index i = 0; i < in; ++i) {
@@ -75,7 +75,7 @@ TEST_CASE("4-bit integers are q4_0") {
   float scales[4], back[32];
   kernels::quantize_four_bit(1, 32, w.data(), 32, kernels::int4_code, 5, words, scales);
   CHECK(scales[0] == 0.5f);
-  kernels::dequantize(1, 32, kernels::FourBitView{words, scales, kernels::int4_code, 5, 0}, 128, back);
+  kernels::dequantize(1, 32, kernels::FourBitView{words, scales, kernels::int4_code, 5}, 128, back);
   CHECK(back[0] == -4);
   CHECK(back[1] == 3.5f);
   CHECK(back[2] == 1);

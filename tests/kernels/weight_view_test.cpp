@@ -30,7 +30,7 @@ struct FourBit {
       : out(w.rows), in(w.cols), ld(kernels::four_bit_columns(w.cols)), words(std::size_t(out * ld / 8)), scales(std::size_t(out * ld >> shift)) {
     kernels::quantize_four_bit(out, in, w.data(), w.ld, code, shift, words.data(), scales.data());
   }
-  kernels::FourBitView view() const { return {words.data(), scales.data(), code, shift, 0}; }
+  kernels::FourBitView view() const { return {words.data(), scales.data(), code, shift}; }
 };
 
 // Against plain sums over the weight in float, and bit by bit against the dense product over it.

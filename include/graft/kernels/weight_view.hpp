@@ -8,9 +8,6 @@ namespace graft::kernels {
 struct Int8View {
   const std::int8_t* values = nullptr;
   const float* scales = nullptr;  ///< (out)
-
-  friend Int8View operator+(Int8View w, std::ptrdiff_t columns) { return {w.values + columns, w.scales}; }
-  [[nodiscard]] Int8View row(std::ptrdiff_t o, std::ptrdiff_t ld) const { return {values + o * ld, scales + o}; }
 };
 
 /// A weight (out, in) of 4-bit indices into a code of 16 values, with one factor per block of columns. Rows are
@@ -21,15 +18,10 @@ struct FourBitView {
   const float* scales = nullptr;  ///< (out, ld >> block_shift); of padding alone: 0
   const float* code = nullptr;    ///< (16)
   int block_shift = 6;            ///< 6: blocks of 64 columns, 5: of 32
-  std::ptrdiff_t at = 0;          ///< column
 
   static constexpr std::ptrdiff_t group = 128, words_per_group = 16;
-  friend FourBitView operator+(FourBitView w, std::ptrdiff_t columns) {
-    w.at += columns;
-    return w;
-  }
   [[nodiscard]] FourBitView row(std::ptrdiff_t o, std::ptrdiff_t ld) const {
-    return {words + o * ld / 8, scales + (o * ld >> block_shift), code, block_shift, at};
+    return {words + o * ld / 8, scales + (o * ld >> block_shift), code, block_shift};
   }
 };
 

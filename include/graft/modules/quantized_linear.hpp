@@ -166,7 +166,7 @@ class QuantizedLinear {
     return format_ == QuantFormat::nf4 ? kernels::nf4_code : format_ == QuantFormat::fp4 ? kernels::fp4_code : kernels::int4_code;
   }
   [[nodiscard]] kernels::Int8View int8_view() const { return {bytes_.data(), scales_.data()}; }
-  [[nodiscard]] kernels::FourBitView four_bit_view() const { return {words_.data(), scales_.data(), code(), block_shift(), 0}; }
+  [[nodiscard]] kernels::FourBitView four_bit_view() const { return {words_.data(), scales_.data(), code(), block_shift()}; }
 
   Index in_, out_;
   QuantFormat format_;
