@@ -101,32 +101,8 @@ struct Effort {
   int least = 5, most = 300;
 };
 
-/// Runs all contenders, which are warm, in turn, round after round, so that each round has one time of each. A
+/// Runs all contenders, which have run before, in turn, round after round, so that each round has one time of each. A
 /// contender without a function stays unmeasured.
-inline std::vector<Series> in_turn(const std::vector<Seconds>& contenders, const Effort& effort) {
-  std::vector<long> calls(contenders.size(), 1);
-  double one_round = 0;
-  for (std::size_t i = 0; i < contenders.size(); ++i) {
-    if (!contenders[i]) continue;
-    double one = contenders[i](1);
-    // twice: the first estimate of something short is mostly the clock
-    for (int attempt = 0; attempt < 2 && one < effort.sample; ++attempt) {
-      calls[i] = std::clamp(long(effort.sample / std::max(one, 1e-9)), 1L, 1L << 24);
-      one = contenders[i](calls[i]) / double(calls[i]);
-    }
-    calls[i] = std::clamp(long(effort.sample / std::max(one, 1e-9)), 1L, 1L << 24);
-    one_round += one * double(calls[i]);
-  }
-  const int rounds = std::clamp(int(effort.seconds / std::max(one_round, 1e-9)), effort.least, effort.most);
-  std::vector<Series> series(contenders.size());
-  const double start = wall();
-  for (int round = 0; round < rounds; ++round) {
-    for (std::size_t i = 0; i < contenders.size(); ++i)
-      if (contenders[i]) series[i].add(contenders[i](calls[i]) / double(calls[i]));
-    // on a crowded machine processor time hardly passes
-    if (round + 1 >= effort.least && wall() - start > 4 * effort.seconds) break;
-  }
-  return series;
-}
+std::vector<Series> in_turn(const std::vector<Seconds>& contenders, const Effort& effort);
 
 }  // namespace paired

@@ -153,6 +153,7 @@ def main():
         print("FAILED:", failure)
     for path, text in ((options.json or options.build / "report.json", json.dumps(report, indent=1, ensure_ascii=False)),
                        (options.svg or options.build / "report.svg", chart.svg(report))):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         print("wrote", path)
     if report["failures"]:

@@ -40,9 +40,9 @@ def unit_of(seconds):
 def machine(report):
     facts = report["machine"]
     lines = [f"graft {facts['graft']}, commit {report['commit']}, {report['date']}",
-             f"{facts['processor']}; instruction set: {facts['instruction_set']}"
+             f"{facts['processor']}; graft's kernels: {facts['instruction_set']}"
              + (" at the rate of AVX2" if facts["avx512_at_half_rate"] else ""),
-             f"compiler {facts['compiler']}, graft compiled for {facts['compiled_for']}; {facts['clock']}, "
+             f"compiler {facts['compiler']}, flags of {facts['compiled_for']}; {facts['clock']}, "
              f"{report['threads']} thread(s); load {report['load'][0]:.1f}",
              f"peak of one core: {facts['peak_f32'] / 1e9:.0f} GF/s in f32 (AVX2 {facts['peak_f32_avx2'] / 1e9:.0f}), "
              f"{facts['peak_f64'] / 1e9:.0f} in f64",
@@ -61,16 +61,18 @@ def spread(figures):
     return f"{digits(figures['median'])} ({digits(figures['min'])} … {digits(figures['max'])})"
 
 
-def gate_line(gate):
+def gate_line(gate, reason_of_row):
     sign = "<=" if gate["bound"] == "at most" else ">="
     target = f"{sign} {gate['target']:.4g} {gate['unit']}".strip()
     if "median" not in gate:
-        return [gate["goal"], gate["what"], target, "not measured: " + gate["not_measured"]]
+        reason = "" if gate["not_measured"] == reason_of_row else ": " + gate["not_measured"]
+        return [gate["goal"], gate["what"], target, "not measured" + reason]
     return [gate["goal"], gate["what"], target, spread(gate), "holds" if gate["holds"] else "MISSED"]
 
 
 def aligned(lines, indent=""):
-    widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(max(map(len, lines)))]
+    # the last cell of a line may be as long as it likes
+    widths = [max((len(line[i]) for line in lines if i < len(line) - 1), default=0) for i in range(max(map(len, lines)))]
     return [(indent + "  ".join(cell.ljust(widths[i]) if i < len(line) - 1 else cell
                                 for i, cell in enumerate(line))).rstrip() for line in lines]
 
@@ -104,14 +106,14 @@ def area(area):
                 cells.append(digits(entry["median"] / scale) + ratio)
         lines.append(cells)
     text = aligned(lines)
-    gates = [gate_line(gate) for row in area["rows"] for gate in row.get("gates", [])]
+    gates = [gate_line(gate, row["ours"].get("not_measured")) for row in area["rows"] for gate in row.get("gates", [])]
     gate_text = iter(aligned(gates, "      goal ")) if gates else iter(())
     out = ["", "== " + area["title"], "   median of one call; in brackets limit / ours, and ours / theirs (median of the rounds)", "",
            text[0]]
     for row, line in zip(area["rows"], text[1:]):
         out.append(line)
         if "median" not in row["ours"]:
-            out.append("      not measured: " + row["ours"]["not_measured"])
+            out[-1] = out[-1].replace("not measured", "not measured: " + row["ours"]["not_measured"], 1)
         if "note" in row:
             out.append("      " + row["note"])
         out += [next(gate_text) for _ in row.get("gates", [])]

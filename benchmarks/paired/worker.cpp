@@ -5,6 +5,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,12 +20,12 @@ constexpr int longest_answer_ms = 600'000;
 Worker::Worker(const std::vector<std::string>& command) {
   std::signal(SIGPIPE, SIG_IGN);
   int down[2], up[2];
-  if (pipe(down) != 0 || pipe(up) != 0) throw std::runtime_error("no pipe");
+  // closed on exec: a worker that held the ends of an earlier one would keep it from ending
+  if (pipe2(down, O_CLOEXEC) != 0 || pipe2(up, O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
   process_ = fork();
   if (process_ == 0) {
     dup2(down[0], STDIN_FILENO);
     dup2(up[1], STDOUT_FILENO);
-    for (const int end : {down[0], down[1], up[0], up[1]}) close(end);
     std::vector<char*> arguments;
     for (const std::string& argument : command) arguments.push_back(const_cast<char*>(argument.c_str()));
     arguments.push_back(nullptr);

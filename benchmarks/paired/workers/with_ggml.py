@@ -28,7 +28,7 @@ def load():
             return package, *(ctypes.CDLL(str(sorted(folder.glob(f"lib{name}.*"))[0]), mode=ctypes.RTLD_GLOBAL)
                               for name in ("ggml-base", "ggml-cpu"))
         except OSError as error:  # built for a later system, for one
-            reason = f"{package}: {error}"
+            reason = f"{package}: {str(error).split(' (required')[0].split(': ', 1)[-1]}"
     fail(reason)
 
 
