@@ -229,8 +229,51 @@ TEST_CASE("where another adapter's copy of the layer stands, its weight has the 
   graft::set_adapter(net, {"copy", "dora"});
   CHECK(results::same_values(net.p(x), whole.p(x)));
   REQUIRE_FALSE(results::same_values(net.p(x), alone));
+  Two merged = net;
+  (void)graft::merge_and_unload(merged);
+  CHECK(results::same_values(merged.p(x), whole.p(x)));
   graft::set_adapter(net, "dora");
   CHECK(results::same_bits(net.p(x), alone));
+}
+
+TEST_CASE("merged, the layer alone computes the same: PEFT's golden vector 4") {
+  Net net = golden();
+  train(net);
+  set(net.p.parameter("default", "lora_magnitude_vector"), {2, 3});
+  const Matrix<float> before = net.p->weight.view();
+  (void)graft::merge_adapter(net);
+  CHECK(is(Matrix<float>(net.p->weight.view()), {1.73648628F, -0.99227788F, 2.95918177F, 0.49319696F}));
+  CHECK(is(net(x12), {0.25193053F, 3.44557570F}));
+  (void)graft::unmerge_adapter(net);
+  CHECK(results::same_bits(Matrix<float>(net.p->weight.view()), before));
+}
+
+TEST_CASE_TEMPLATE("merged in their order, adapters compute what they did unmerged", Case, awkward::LinearCase<float>,
+                   awkward::LookupCase<double>, awkward::TransposedCase<double>, awkward::Conv2dCase<float>) {
+  awkward::Net<Case> net;
+  auto config = laws::DoraMethod<Case>::config();
+  config.bias = graft::Bias::none;
+  trained::inject(config, net, "one", 20);
+  config.use_rslora = true;
+  trained::inject(config, net, "two", 21);
+  config.use_dora = false;
+  config.lora_bias = graft::sites_of(net).sites[0]->facts().has_bias;
+  trained::inject(config, net, "plain", 22);
+  graft::set_scale(net, "two", -0.5);
+  const auto x = Case::input(5);
+  for (const std::vector<std::string>& names : {std::vector<std::string>{"one", "plain", "two"}, {"two", "one", "plain"}, {"plain", "one"}}) {
+    graft::set_adapter(net, {});
+    const auto base = net(x);
+    graft::set_adapter(net, names);
+    const auto y = net(x);
+    REQUIRE_FALSE(results::same_values(y, base));
+    (void)graft::merge_adapter(net);
+    CHECK(results::same_values(net(x), y));
+    (void)graft::unmerge_adapter(net);
+    CHECK(results::same_bits(net(x), y));
+  }
+  graft::set_adapter(net, {"plain", "one"});
+  CHECK_THROWS_AS((void)graft::merge_adapter(net, "plain"), graft::MergeError);  // it would change the norms of "one"
 }
 
 TEST_CASE("on the meta device until it is loaded; a lenient load leaves the norm that an injection gives") {

@@ -60,7 +60,7 @@ class Dora {
       kernels::magnitude_factors(out_, parts, own * weight, m(), memory);
       return memory;
     }
-    const std::uint64_t stamp = stamp_of({*version, a.version(), b.version(), magnitude.version()});
+    const std::uint64_t stamp = stamp_of({*version, std::uintptr_t(base.layer()), a.version(), b.version(), magnitude.version()});
     if (stamp_.load(std::memory_order_acquire) != stamp) keep(stamp, base, a, b, own);
     if (weight == 1) return kept_factors_.data();
     kernels::magnitude_factors(out_, parts_in(kept_.data()), own * weight, m(), memory);
