@@ -26,6 +26,7 @@
 #include "modules/reflection.hpp"
 #include "state_dict/add_weighted_adapter.hpp"
 #include "state_dict/collect.hpp"
+#include "state_dict/hotswap.hpp"
 #include "state_dict/load.hpp"
 #include "state_dict/repr.hpp"
 #include "state_dict/status.hpp"

@@ -4,6 +4,7 @@
 
 #include "graft.hpp"
 #include "io/adapter_config.hpp"
+#include "io/hotswap_directory.hpp"
 #include "io/pretrained.hpp"
 #include "io/safetensors.hpp"
 #include "regex.hpp"

@@ -100,19 +100,23 @@ struct PlainBias {
 class AdapterRecord {
  public:
   explicit AdapterRecord(unsigned number = 0, const std::string& adapter_name = "", PeftConfig adapter_config = {})
-      : id(number), generation(first_generation(adapter_name, std::move(adapter_config))) {}
+      : id(number),
+        generation(first_generation(adapter_name, std::move(adapter_config))),
+        identity_(generation.own()->identity) {}
 
   unsigned id;  ///< never used again on this model
   std::vector<PlainBias> plain_biases{};
   bool plain_biases_in_place = false;
   Published<AdapterGeneration> generation;
 
-  // for verbs, of which one runs at a time
+  /// The same for every generation: `select` may ask while another thread exchanges one.
+  [[nodiscard]] AdapterIdentity& identity() const { return *identity_; }
   [[nodiscard]] const std::string& name() const { return identity().name; }
+
+  // for verbs, of which one runs at a time
   void rename(std::string name) { identity().name = std::move(name); }
   [[nodiscard]] const PeftConfig& config() const { return generation.own()->config; }
   [[nodiscard]] PeftType type() const { return PeftType(config().index()); }
-  [[nodiscard]] AdapterIdentity& identity() const { return *generation.own()->identity; }
   [[nodiscard]] double strength() const { return identity().strength.load(std::memory_order_relaxed); }
   void set_strength(double strength) { identity().strength.store(strength, std::memory_order_relaxed); }
 
@@ -123,6 +127,8 @@ class AdapterRecord {
     first->identity->name = name;
     return first;
   }
+
+  std::shared_ptr<AdapterIdentity> identity_;
 };
 
 }  // namespace graft

@@ -67,6 +67,10 @@ class SelectedAdapters {
         append({&segment, adapter, &identity, wanted.weight * identity.strength.load(std::memory_order_relaxed)});
         return;
       }
+      if (wanted.id == unnumbered_adapter) {
+        if (wanted.generation->at(table.number)) selection_of_another_model(identity.name, table.path);
+        return;
+      }
     }
     const SiteEntry* entry = table.find(wanted.id);
     if (!entry) return;

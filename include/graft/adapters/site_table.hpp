@@ -127,6 +127,11 @@ namespace detail {
   fail<AdapterError>("a batch selects adapter number " + std::to_string(id) + " at '" + path + "', which was deleted",
                      "a selection holds numbers, and numbers are never used again", "select() again");
 }
+[[noreturn]] inline void selection_of_another_model(const std::string& name, const std::string& path) {
+  fail<AdapterError>("a batch selects '" + name + "' at '" + path + "', which a registry holds for another model",
+                     "its weights were made for the sites of that model, and a copy has sites of its own",
+                     "give the model a registry of its own");
+}
 [[noreturn]] inline void selection_meets_merged(const std::string& path) {
   fail<MergeError>("a batch selects its adapters, and '" + path + "' has others merged into its weight",
                    "the merged ones would act on all rows, whatever they select", "unmerge_adapter() first");

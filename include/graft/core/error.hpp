@@ -11,7 +11,7 @@
 namespace graft {
 
 /// Which family an error belongs to: stable, for programs that switch on it.
-enum class ErrorCode { config, target, adapter, meta, shape, cache, state_dict, file, merge, training };
+enum class ErrorCode { config, target, adapter, meta, shape, cache, state_dict, file, merge, training, serving };
 
 /// Every error of graft: what went wrong, why that is wrong, what to do about it.
 struct Error : std::runtime_error {

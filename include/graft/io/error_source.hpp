@@ -20,7 +20,8 @@ namespace graft::detail {
     case ErrorCode::state_dict: fail<StateDictError>(problem, error.why, error.fix);
     case ErrorCode::file: fail<FileError>(problem, error.why, error.fix);
     case ErrorCode::merge: fail<MergeError>(problem, error.why, error.fix);
-    case ErrorCode::training: break;
+    case ErrorCode::training:
+    case ErrorCode::serving: break;  // nothing that reads a source throws it
   }
   fail<TrainingError>(problem, error.why, error.fix);
 }

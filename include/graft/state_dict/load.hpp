@@ -138,14 +138,10 @@ class Loader {
 };
 
 /// Keys that PEFT writes beside an adapter's own, and that mean the base: accepted where they belong to it.
-inline void accept_base_keys(const ModelSites& model, const AdapterRecord& record, Loader& loader) {
-  for (const auto& site : model.sites) {
-    const SiteTable* table = site->table();
-    const SiteEntry* entry = table ? table->find(record.id) : nullptr;
-    if (!entry || !entry->record) continue;
+inline void accept_base_keys(const ModelSites& model, const AdapterParts& parts, Loader& loader) {
+  for (std::size_t i = 0; i < model.sites.size(); ++i)
     // with bias = all, PEFT writes the original's biases of a saved module too
-    if (entry->copy()) loader.accept(join_path(site->path(), "original_module.bias"));
-  }
+    if (parts.at[i] && parts.at[i]->copy) loader.accept(join_path(model.sites[i]->path(), "original_module.bias"));
 }
 
 /// The shapes of a model's embedding tables.
@@ -166,43 +162,51 @@ inline void accept_base_keys(const ModelSites& model, const AdapterRecord& recor
 
 /// PEFT saves embeddings and heads whole beside an adapter (`save_embedding_layers`: of targets, or where the
 /// vocabulary grew), and loads them over the base. Of other layers only what has an embedding's shape is taken.
-/// Answers the keys that it offered to the loader.
-inline std::vector<std::string> offer_whole_embeddings(const ModelSites& model, const AdapterRecord& record,
-                                                       const StateDict& state_dict, Loader& loader) {
+/// Calls take(key, the base's tensor, the site's table or null) for each of them in the state dict.
+template <class Take>
+void for_each_whole_embedding(const ModelSites& model, const AdapterParts& parts, const StateDict& state_dict, Take take) {
   const std::vector<Shape> embeddings = embedding_shapes(model);
-  std::vector<std::string> offered;
   const auto offer = [&](const std::string& key, BaseTensor tensor, bool is_target, const SiteTable* table) {
     const bool is_embedding = std::find(embeddings.begin(), embeddings.end(), tensor.shape) != embeddings.end();
     if (!is_target && !is_embedding) return;
-    if (!state_dict.contains(key) && !state_dict.contains(std::string(peft_prefix) + key)) return;
-    check_base_is_pristine(table, "set_peft_model_state_dict");
-    offered.push_back(key);
-    loader.add({key, tensor.dtype, tensor.shape, std::move(tensor.write), false});
+    if (state_dict.contains(key) || state_dict.contains(std::string(peft_prefix) + key)) take(key, std::move(tensor), table);
   };
-  for (const auto& site : model.sites) {
-    const SiteTable* table = site->table();
-    const SiteEntry* entry = table ? table->find(record.id) : nullptr;
-    if (entry && entry->copy()) continue;
-    const bool is_target = entry && entry->state();
-    for (const BaseTensor& tensor : site->tensors())
-      if (tensor.key == "weight") offer(join_path(site->path(), is_target ? "base_layer.weight" : "weight"), tensor, is_target, table);
+  for (std::size_t i = 0; i < model.sites.size(); ++i) {
+    const AnySite& site = *model.sites[i];
+    const SiteAdapter* here = parts.at[i];
+    if (here && here->copy) continue;
+    const bool is_target = here && here->state;
+    for (const BaseTensor& tensor : site.tensors())
+      if (tensor.key == "weight")
+        offer(join_path(site.path(), is_target ? "base_layer.weight" : "weight"), tensor, is_target, site.table());
   }
   for (const BaseTensor& tensor : model.plain)
     if (last_segment(tensor.key) == "weight") offer(tensor.key, tensor, false, nullptr);
-  return offered;
+}
+
+/// A loader for the tensors of an adapter, wherever they stand.
+[[nodiscard]] inline Loader adapter_loader(const ModelSites& model, const AdapterParts& parts, const LoadOptions& options) {
+  Loader loader(options, "adapter '" + parts.name + "'", "config");
+  for (AdapterSlot& slot : adapter_slots(model, parts)) {
+    loader.add({std::move(slot.key), slot.dtype, slot.shape, std::move(slot.write)}, slot.other_keys);
+    if (!slot.key_beside.empty()) loader.add_beside(slot.key_beside);
+  }
+  accept_base_keys(model, parts, loader);
+  return loader;
 }
 
 inline LoadReport load_adapter_state(const ModelSites& model, const StateDict& state_dict, std::string_view adapter_name,
                                      const LoadOptions& options) {
   const auto record = need_record(model, adapter_name);
   check_not_merged(model, *record, "set_peft_model_state_dict");
-  Loader loader(options, "adapter '" + record->name() + "'", "config");
-  for (AdapterSlot& slot : adapter_slots(model, *record)) {
-    loader.add({std::move(slot.key), slot.dtype, slot.shape, std::move(slot.write)}, slot.other_keys);
-    if (!slot.key_beside.empty()) loader.add_beside(slot.key_beside);
-  }
-  accept_base_keys(model, *record, loader);
-  const std::vector<std::string> whole = offer_whole_embeddings(model, *record, state_dict, loader);
+  const AdapterParts parts = parts_of(model, *record);
+  Loader loader = adapter_loader(model, parts, options);
+  std::vector<std::string> whole;
+  for_each_whole_embedding(model, parts, state_dict, [&](const std::string& key, BaseTensor tensor, const SiteTable* table) {
+    check_base_is_pristine(table, "set_peft_model_state_dict");
+    whole.push_back(key);
+    loader.add({key, tensor.dtype, tensor.shape, std::move(tensor.write), false});
+  });
   LoadReport report = std::move(loader).load(state_dict);
   for (const std::string& key : whole)
     if (std::find(report.loaded.begin(), report.loaded.end(), key) != report.loaded.end())

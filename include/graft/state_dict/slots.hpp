@@ -23,8 +23,26 @@ struct AdapterSlot {
   std::string memory_key;               ///< in the model's own state dict
 };
 
+/// What an adapter has, be it in the model or still off to the side.
+struct AdapterParts {
+  std::string name;
+  std::vector<SiteAdapter*> at;  ///< by the site's place in the model, null where it has nothing
+  const std::vector<PlainBias>* plain_biases;
+  bool plain_biases_in_place;
+};
+
+[[nodiscard]] inline AdapterParts parts_of(const ModelSites& model, const AdapterRecord& record) {
+  AdapterParts parts{record.name(), {}, &record.plain_biases, record.plain_biases_in_place};
+  for (const auto& site : model.sites) {
+    const SiteTable* table = site->table();
+    const SiteEntry* entry = table ? table->find(record.id) : nullptr;
+    parts.at.push_back(entry ? entry->here() : nullptr);
+  }
+  return parts;
+}
+
 /// The tensors of one adapter, as PEFT orders them: site by site, its parameters, copies and trained biases.
-[[nodiscard]] inline std::vector<AdapterSlot> adapter_slots(const ModelSites& model, const AdapterRecord& record) {
+[[nodiscard]] inline std::vector<AdapterSlot> adapter_slots(const ModelSites& model, const AdapterParts& parts) {
   std::vector<AdapterSlot> slots;
   const auto of_data = [&](std::string key, std::vector<std::string> others, ParameterData* data, std::string in_memory) {
     slots.push_back({std::move(key), std::move(others), {}, data->dtype(), data->shape(), [data] { return data->view(); },
@@ -33,10 +51,10 @@ struct AdapterSlot {
   };
   const auto add_plain_biases = [&](std::size_t begin, std::size_t end) {
     for (std::size_t i = begin; i < end; ++i)
-      for (const PlainBias& bias : record.plain_biases) {
+      for (const PlainBias& bias : *parts.plain_biases) {
         const BaseTensor& tensor = model.plain[i];
         if (tensor.key != bias.key) continue;
-        if (!record.plain_biases_in_place) {
+        if (!parts.plain_biases_in_place) {
           of_data(bias.key, {}, const_cast<ParameterData*>(&bias.values), bias.key);
           continue;
         }
@@ -48,28 +66,27 @@ struct AdapterSlot {
     add_plain_biases(plain, model.plain_before[i]);
     plain = model.plain_before[i];
     const AnySite& site = *model.sites[i];
-    SiteTable* table = site.table();
-    SiteEntry* entry = table ? table->find(record.id) : nullptr;
-    if (!entry || !entry->record) continue;
+    SiteAdapter* here = parts.at[i];
+    if (!here) continue;
     const std::string& path = site.path();
-    if (ParameterData* bias = entry->bias()) {
+    if (ParameterData* bias = here->bias.get()) {
       const std::string wrapped = join_path(path, "base_layer.bias"), bare = join_path(path, "bias");
       // PEFT's key depends on whether this adapter wraps the layer
-      if (entry->state()) of_data(wrapped, {bare}, bias, wrapped);
+      if (here->state) of_data(wrapped, {bare}, bias, wrapped);
       else of_data(bare, {wrapped}, bias, bare);
     }
-    if (AnyAdapterState* state = entry->state())
+    if (AnyAdapterState* state = here->state.get())
       for (const AdapterParameter& parameter : state->parameters()) {
         if (!parameter.is_saved) continue;
-        const std::string in_memory = memory_key(path, parameter.name, record.name(), parameter.suffix);
+        const std::string in_memory = memory_key(path, parameter.name, parts.name, parameter.suffix);
         std::vector<std::string> others{in_memory};
         std::string key = file_key(path, parameter.name, parameter.suffix);
         if (!parameter.has_suffix_in_file) others.push_back(std::exchange(key, file_key(path, parameter.name, "")));
         of_data(std::move(key), std::move(others), parameter.data, in_memory);
       }
-    if (entry->copy())
-      for (const BaseTensor& tensor : site.tensors(entry->copy())) {
-        const std::string in_memory = join_path(join_path(path, "modules_to_save." + record.name()), tensor.key);
+    if (here->copy)
+      for (const BaseTensor& tensor : site.tensors(here->copy.get())) {
+        const std::string in_memory = join_path(join_path(path, "modules_to_save." + parts.name), tensor.key);
         slots.push_back({join_path(path, tensor.key),
                          {in_memory},
                          join_path(join_path(path, "modules_to_save"), tensor.key),
@@ -78,6 +95,9 @@ struct AdapterSlot {
   }
   add_plain_biases(plain, model.plain.size());
   return slots;
+}
+[[nodiscard]] inline std::vector<AdapterSlot> adapter_slots(const ModelSites& model, const AdapterRecord& record) {
+  return adapter_slots(model, parts_of(model, record));
 }
 
 }  // namespace graft::detail

@@ -18,6 +18,9 @@ struct NamedWeight {
 
 class AdapterGeneration;
 
+/// The number of all adapters that are on no model: a registry's. Their generation alone says what they are.
+inline constexpr unsigned unnumbered_adapter = unsigned(-1);
+
 /// An adapter by its number on one model, and the generation of its weights that was current when it was selected;
 /// without one, whatever is current when it is used. Numbers are never used again.
 struct WeightedAdapter {
