@@ -91,42 +91,42 @@ struct WeightAccess {
 
   static const L& of(const void* layer) { return *static_cast<const L*>(layer); }
   static constexpr typename BaseWeight<T>::Access make() {
-    typename BaseWeight<T>::Access access;
+    typename BaseWeight<T>::Access answers;
     if constexpr (has_weight<const L>) {
-      access.shape = [](const void* layer) {
-        decltype(auto) weight = traits::weight(of(layer));
+      answers.shape = [](const void* layer) {
+        decltype(auto) weight = weight_of(of(layer));
         return Shape{weight.rows(), weight.cols()};
       };
-      access.data = [](const void* layer) -> const T* {
-        decltype(auto) weight = traits::weight(of(layer));
+      answers.data = [](const void* layer) -> const T* {
+        decltype(auto) weight = weight_of(of(layer));
         using View = std::remove_cvref_t<decltype(weight)>;
-        if constexpr (requires { weight.data(); weight.outerStride(); } && is_lasting_view<decltype(traits::weight(of(layer)))> &&
+        if constexpr (requires { weight.data(); weight.outerStride(); } && is_lasting_view<decltype(weight_of(of(layer)))> &&
                       std::is_same_v<std::remove_const_t<typename View::Scalar>, T>) {
           if (View::IsRowMajor && weight.innerStride() == 1 && weight.outerStride() == weight.cols()) return weight.data();
         }
         return nullptr;
       };
-      access.copy_rows = [](const void* layer, Index begin, Out<T> rows) {
-        decltype(auto) weight = traits::weight(of(layer));
+      answers.copy_rows = [](const void* layer, Index begin, Out<T> rows) {
+        decltype(auto) weight = weight_of(of(layer));
         for (Index i = 0; i < rows.rows(); ++i)
           for (Index c = 0; c < rows.cols(); ++c) rows(i, c) = converted<T>(weight.coeff(begin + i, c));
       };
     }
     if constexpr (has_bias_access<const L>) {
-      access.has_bias = [](const void* layer) {
+      answers.has_bias = [](const void* layer) {
         bool has_one = false;
         with_bias(of(layer), [&](const auto&) { has_one = true; });
         return has_one;
       };
-      access.copy_bias = [](const void* layer, T* to) {
+      answers.copy_bias = [](const void* layer, T* to) {
         with_bias(of(layer), [&](const auto& bias) {
           for (Index i = 0; i < Index(bias.size()); ++i) to[i] = converted<T>(bias.coeff(i));
         });
       };
     }
     if constexpr (requires(const L& layer) { traits::weight_version(layer); })
-      access.version = [](const void* layer) { return std::optional<std::uint64_t>(traits::weight_version(of(layer))); };
-    return access;
+      answers.version = [](const void* layer) { return std::optional<std::uint64_t>(traits::weight_version(of(layer))); };
+    return answers;
   }
   static constexpr typename BaseWeight<T>::Access access = make();
 };

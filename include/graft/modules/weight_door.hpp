@@ -64,7 +64,7 @@ class LayerDoor final : public WeightDoor<T> {
   using traits = traits_of<L>;
   static constexpr bool readable = has_weight<const L> && has_weight<L>;
   static constexpr bool writable = [] {
-    if constexpr (readable) return requires(L& layer) { traits::weight(layer).coeffRef(0, 0) = traits::weight(layer).coeff(0, 0); };
+    if constexpr (readable) return requires(L& layer) { weight_of(layer).coeffRef(0, 0) = weight_of(layer).coeff(0, 0); };
     else return false;
   }();
   static constexpr bool bias_writable = [] {
@@ -98,7 +98,7 @@ class LayerDoor final : public WeightDoor<T> {
   }
   [[nodiscard]] const void* storage() override {
     if constexpr (readable) {
-      decltype(auto) weight = traits::weight(std::as_const(layer_));
+      decltype(auto) weight = weight_of(std::as_const(layer_));
       if constexpr (requires { weight.data(); }) return weight.data();
     }
     return nullptr;
@@ -114,14 +114,14 @@ class LayerDoor final : public WeightDoor<T> {
   [[nodiscard]] T* data() override {
     if constexpr (writable && std::is_same_v<Stored, T>)
       if (const T* shown = base().data()) {
-        (void)traits::weight(layer_);  // counts as a write
+        (void)weight_of(layer_);  // counts as a write
         return const_cast<T*>(shown);
       }
     return nullptr;
   }
   void write_rows(Index begin, const In<T>& rows) override {
     if constexpr (writable) {
-      auto&& weight = traits::weight(layer_);
+      auto&& weight = weight_of(layer_);
       for (Index i = 0; i < rows.rows(); ++i)
         for (Index c = 0; c < rows.cols(); ++c) weight.coeffRef(begin + i, c) = rounded<Stored>(rows(i, c));
     }
@@ -146,7 +146,7 @@ class LayerDoor final : public WeightDoor<T> {
   [[nodiscard]] ParameterData save() override {
     ParameterData saved;
     if constexpr (readable) {
-      decltype(auto) weight = traits::weight(std::as_const(layer_));
+      decltype(auto) weight = weight_of(std::as_const(layer_));
       saved = ParameterData(dtype_of<Stored>, Shape{weight.rows(), weight.cols()});
       saved.allocate();
       auto* next = reinterpret_cast<Stored*>(saved.data());
@@ -157,7 +157,7 @@ class LayerDoor final : public WeightDoor<T> {
   }
   void restore(const ParameterData& saved) override {
     if constexpr (writable) {
-      auto&& weight = traits::weight(layer_);
+      auto&& weight = weight_of(layer_);
       const auto* next = reinterpret_cast<const Stored*>(saved.data());
       for (Index i = 0; i < weight.rows(); ++i)
         for (Index c = 0; c < weight.cols(); ++c) weight.coeffRef(i, c) = *next++;
@@ -186,7 +186,7 @@ class LayerDoor final : public WeightDoor<T> {
     using Scalar = T;
   };
   static auto stored_scalar() {
-    if constexpr (readable) return std::type_identity<std::remove_cvref_t<decltype(traits::weight(std::declval<L&>()))>>{};
+    if constexpr (readable) return std::type_identity<std::remove_cvref_t<decltype(weight_of(std::declval<L&>()))>>{};
     else return std::type_identity<NoWeight>{};
   }
   using Stored = std::remove_const_t<typename decltype(stored_scalar())::type::Scalar>;
