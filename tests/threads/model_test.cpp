@@ -63,8 +63,8 @@ Llama adapted() {
   Llama model;
   trained::inject(graft::LoraConfig{.r = 3, .lora_alpha = 7, .target_modules = {"q", "v", "embedding"}, .modules_to_save = {"gate"}},
                   model, "lora", 1);
-  trained::inject(graft::LoraConfig{.r = 2, .lora_alpha = 5, .target_modules = {"q", "down", "embedding"}, .use_dora = true}, model,
-                  "other", 2);
+  trained::inject(graft::LoraConfig{.r = 2, .lora_alpha = 5, .target_modules = {"q", "down", "gate", "embedding"}, .use_dora = true},
+                  model, "other", 2);
   trained::inject(graft::AdaLoraConfig{.init_r = 3, .target_r = 2, .target_modules = {"q", "o"}}, model, "adalora", 3);
   trained::inject(graft::Ia3Config{.target_modules = {"k", "down"}, .feedforward_modules = {"down"}}, model, "ia3", 4);
   graft::set_adapter(model, {"lora", "ia3"});
@@ -103,6 +103,7 @@ TEST_CASE("threads: a const model gives every thread what it gives one") {
                                                  graft::base_only(),
                                                  graft::select(model, {{"other", 0.5}, {"adalora"}}),
                                                  {},
+                                                 graft::select(model, {{"lora"}, {"other"}}),  // its gate over the copy
                                                  graft::select(model, {{"ia3"}, {"other", -2}})};
   std::vector<std::vector<float>> alone, together(threads);
   std::vector<std::thread> others;

@@ -139,6 +139,7 @@ class Lora::State final : public AdapterState<T> {
     return {};
   }
   [[nodiscard]] bool is_additive() const override { return !dora_; }
+  [[nodiscard]] bool reads_base() const override { return dora_ != nullptr; }
   [[nodiscard]] bool folds_bias() const override { return has_beta_; }
   [[nodiscard]] bool needs_bias() const override { return has_beta_; }
 
@@ -172,7 +173,12 @@ class Lora::State final : public AdapterState<T> {
       else kernels::scale<T>(1, rows.cols(), c[w.begin + i], row, 0, row, 0);
     }
   }
-  void fold_bias(T* bias, double weight, const BaseWeight<T>&) const override {
+  void fold_bias(T* bias, double weight, const BaseWeight<T>& base) const override {
+    if (dora_) {  // what adapters before have added to the base's is scaled, as in a forward
+      const Scratch<T> memory(nullptr, facts_.out);
+      const T* c = factors(base, weight, memory.data(), nullptr);
+      return dora_->rescale(out<T>(bias, 1, facts_.out), c, base, nullptr);
+    }
     if (!has_beta_) return;
     const T scale = T(weight * scaling_);
     for (Index i = 0; i < facts_.out; ++i) bias[i] += scale * data(beta_)[i];

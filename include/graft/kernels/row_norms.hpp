@@ -9,7 +9,7 @@
 /// DoRA's norms of W + s * B A without the sum: for every row of W at once, or every column, and for every s.
 /// Gram form: |W + s D|^2 is a quadratic in s, of which three numbers per row are kept.
 namespace graft::kernels {
-inline namespace GRAFT_ISA {
+inline namespace GRAFT_BUILD {
 
 /// The squared norm of each row o as rest[o] + slope[o] * (s - nearest[o])^2: it is shortest at s = nearest[o], where
 /// its square is rest[o]. Nothing cancels in it, so it is as accurate at any s as its three numbers are.
@@ -218,5 +218,5 @@ void column_norms(std::ptrdiff_t rows, std::ptrdiff_t width, std::ptrdiff_t r, R
   }
 }
 
-}  // namespace GRAFT_ISA
+}  // namespace GRAFT_BUILD
 }  // namespace graft::kernels
