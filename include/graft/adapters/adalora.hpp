@@ -9,6 +9,7 @@
 #include "../kernels/merge.hpp"
 #include "../modules/conv_geometry.hpp"
 #include "adapter.hpp"
+#include "packed_b.hpp"
 
 namespace graft {
 
@@ -87,9 +88,16 @@ class AdaLora::State final : public AdapterState<T> {
   [[nodiscard]] T kappa_of(double weight) const { return T(weight * scaling_ / (double(data(ranknum_)[0]) + 1e-5)); }
 
   void update_linear(const In<T>& x, Out<T> y, T kappa, Workspace* workspace) const {
-    const Scratch<T> scratch(workspace, kernels::low_rank_scratch(x.rows(), facts_.in, facts_.out, r_));
-    kernels::low_rank_update<T>(x.rows(), facts_.in, facts_.out, r_, x.data(), x.outerStride(), data(a_), data(b_),
-                                data(e_), kappa, nullptr, y.data(), y.outerStride(), scratch.data());
+    const Index n = x.rows(), in = facts_.in, out = facts_.out;
+    if (const T* packed = packed_b_.get(b_, out, r_)) {
+      const kernels::LowRankTerm<T> term{r_, data(a_), packed, data(e_), kappa, nullptr};
+      const Scratch<T> scratch(workspace, kernels::low_rank_updates_scratch(n, r_));
+      kernels::low_rank_updates<T>(n, in, out, std::span(&term, 1), x.data(), x.outerStride(), nullptr, y.data(), y.outerStride(), scratch.data());
+    } else {
+      const Scratch<T> scratch(workspace, kernels::low_rank_scratch(n, in, out, r_));
+      kernels::low_rank_update<T>(n, in, out, r_, x.data(), x.outerStride(), data(a_), data(b_), data(e_), kappa, nullptr, y.data(),
+                                  y.outerStride(), scratch.data());
+    }
   }
 
   void update_conv(const SiteInput<T>& x, Out<T> y, T kappa, Workspace* workspace) const {
@@ -109,6 +117,7 @@ class AdaLora::State final : public AdapterState<T> {
   double dropout_;
   bool is_identity_;
   ParameterData a_, b_, e_, ranknum_;
+  detail::PackedB<T> packed_b_;
 };
 
 }  // namespace graft

@@ -17,6 +17,7 @@
 #include "adapter.hpp"
 #include "dora.hpp"
 #include "init_scheme.hpp"
+#include "packed_b.hpp"
 
 namespace graft {
 
@@ -200,12 +201,20 @@ class Lora::State final : public AdapterState<T> {
   }
 
   void update_linear(const In<T>& x, Out<T> y, T scale, const T* b, Workspace* workspace) const {
+    const Index n = x.rows(), in = facts_.in, out = facts_.out;
+    if (const T* packed = b == data(b_) ? packed_b_.get(b_, out, r_) : nullptr) {
+      const kernels::LowRankTerm<T> term{r_, data(a_), packed, nullptr, scale, data(beta_)};
+      const Scratch<T> scratch(workspace, kernels::low_rank_updates_scratch(n, r_));
+      kernels::low_rank_updates<T>(n, in, out, std::span(&term, 1), x.data(), x.outerStride(), nullptr, y.data(), y.outerStride(), scratch.data());
+    } else {
+      add_product(x, y, scale, data(a_), b, data(beta_), workspace);
+    }
+    if (initial_) add_product(x, y, -scale, data(initial_->a), data(initial_->b), nullptr, workspace);
+  }
+  void add_product(const In<T>& x, Out<T> y, T scale, const T* a, const T* b, const T* beta, Workspace* workspace) const {
     const Scratch<T> scratch(workspace, kernels::low_rank_scratch(x.rows(), facts_.in, facts_.out, r_));
-    kernels::low_rank_update<T>(x.rows(), facts_.in, facts_.out, r_, x.data(), x.outerStride(), data(a_), b,
-                                nullptr, scale, data(beta_), y.data(), y.outerStride(), scratch.data());
-    if (initial_)
-      kernels::low_rank_update<T>(x.rows(), facts_.in, facts_.out, r_, x.data(), x.outerStride(), data(initial_->a),
-                                  data(initial_->b), nullptr, -scale, nullptr, y.data(), y.outerStride(), scratch.data());
+    kernels::low_rank_update<T>(x.rows(), facts_.in, facts_.out, r_, x.data(), x.outerStride(), a, b, nullptr, scale, beta, y.data(),
+                                y.outerStride(), scratch.data());
   }
 
   /// [B, −B₀]·[A; A₀], so that the difference too is formed from zero and added once.
@@ -287,6 +296,7 @@ class Lora::State final : public AdapterState<T> {
   InitScheme init_;
   std::shared_ptr<const InitialFactors> initial_{};  // never changes: copies share it
   ParameterData a_, b_, beta_;
+  detail::PackedB<T> packed_b_;
   bool has_beta_ = false;
   std::shared_ptr<detail::Dora<T>> dora_{};  // with use_dora; of one state alone: clone() makes another
 };

@@ -39,8 +39,8 @@ class WriteStamp {
  public:
   WriteStamp() = default;
   WriteStamp(const WriteStamp& other) : count_(other.value()) {}  // a copy of a parameter has memory of its own
-  WriteStamp(WriteStamp&& other) noexcept : count_(other.value()) {
-    other.count_.store(other.value(), std::memory_order_relaxed);
+  WriteStamp(WriteStamp&& other) noexcept : count_(other.whole()) {
+    other.count_.store(other.whole(), std::memory_order_relaxed);
     shared_ = std::move(other.shared_);
   }
   WriteStamp& operator=(const WriteStamp& other) {
@@ -48,21 +48,29 @@ class WriteStamp {
     return *this;
   }
   WriteStamp& operator=(WriteStamp&& other) noexcept {
-    const std::uint64_t count = value() + other.value() + 1;  // differs from both: what was cached of either is outdated
+    // differs from both: what was cached of either is outdated
+    const std::uint64_t count = (value() + other.value() + 1) | (other.whole() & viewed);
     if (this != &other) replace(std::move(other.shared_), count);
     return *this;
   }
-  [[nodiscard]] std::uint64_t value() const { return counter().load(std::memory_order_relaxed); }
+  [[nodiscard]] std::uint64_t value() const { return whole() & ~viewed; }
   void bump() const { counter().fetch_add(1, std::memory_order_relaxed); }
+  /// Whether somebody holds a view that may be written through at any time.
+  [[nodiscard]] bool is_viewed() const { return whole() & viewed; }
+  void set_viewed() const { counter().fetch_or(viewed, std::memory_order_relaxed); }
+  void clear_viewed() const { counter().fetch_and(~viewed, std::memory_order_relaxed); }
   /// A stamp that counts along with this one.
   [[nodiscard]] WriteStamp share() const {
-    if (!shared_) shared_ = std::make_shared<std::atomic<std::uint64_t>>(value());
+    if (!shared_) shared_ = std::make_shared<std::atomic<std::uint64_t>>(whole());
     WriteStamp same;
     same.shared_ = shared_;
     return same;
   }
 
  private:
+  static constexpr std::uint64_t viewed = std::uint64_t{1} << 63;
+
+  [[nodiscard]] std::uint64_t whole() const { return counter().load(std::memory_order_relaxed); }
   void replace(std::shared_ptr<std::atomic<std::uint64_t>> shared, std::uint64_t count) {
     shared_ = std::move(shared);
     counter().store(count, std::memory_order_relaxed);
@@ -111,10 +119,18 @@ class ParameterData {
   [[nodiscard]] std::uint64_t version() const { return stamp_.value(); }
   /// To be called by whoever writes through `data()`.
   void touch() const { stamp_.bump(); }
+  /// To be called by whoever hands out a view that others may write through later, unannounced.
+  void set_viewed() const {
+    touch();
+    stamp_.set_viewed();
+  }
+  /// Whether such a view may exist: `version()` then does not tell of every write.
+  [[nodiscard]] bool is_viewed() const { return stamp_.is_viewed(); }
 
   /// Zeroed memory of its own; what it held is gone.
   void allocate() {
     touch();
+    stamp_.clear_viewed();
     owner_ = detail::zeroed(bytes());
     data_ = static_cast<std::byte*>(owner_.get());
     borrowed_ = false;
@@ -126,6 +142,7 @@ class ParameterData {
   /// Uses somebody's memory; `owner` keeps it alive (null: the caller does).
   void borrow(std::byte* data, std::shared_ptr<void> owner) {
     touch();
+    stamp_.clear_viewed();
     data_ = data;
     owner_ = std::move(owner);
     borrowed_ = true;
@@ -267,7 +284,7 @@ class ParameterView {
       fail<MetaError>("an adapter's parameter of shape " + to_string(data_->shape()) + " is on the meta device",
                       "the adapter was injected with low_cpu_mem_usage and not loaded yet",
                       "load a state dict into it first");
-    data_->touch();
+    data_->set_viewed();
     return {reinterpret_cast<T*>(data_->data()), data_->shape().rows(), data_->shape().cols()};
   }
 
