@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -126,25 +127,34 @@ def all_lines(options):
         yield from own_lines(options)
 
 
+def take(report, line):
+    """Adds a line to the report; prints an area when the next one begins."""
+    kind = line.pop("kind")
+    if kind == "machine":
+        report["machine"] = line["facts"]
+        print(table.machine(report), flush=True)
+    elif kind == "area":
+        if report["areas"]:
+            print(table.area(report["areas"][-1]), flush=True)
+        report["areas"].append(line | {"rows": []})
+    elif kind == "row":
+        report["areas"][-1]["rows"].append(line)
+    else:
+        report["failures"].append(line["text"])
+
+
 def main():
     options = arguments()
     is_gated = not options.quick and options.threads == 1
     commit = subprocess.run(["git", "-C", TOP, "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     report = {"date": datetime.datetime.now().isoformat(timespec="seconds"), "commit": commit, "quick": options.quick,
               "threads": options.threads, "load": os.getloadavg(), "machine": {}, "areas": [], "failures": []}
-    for line in all_lines(options):
-        kind = line.pop("kind")
-        if kind == "machine":
-            report["machine"] = line["facts"]
-            print(table.machine(report), flush=True)
-        elif kind == "area":
-            if report["areas"]:
-                print(table.area(report["areas"][-1]), flush=True)
-            report["areas"].append(line | {"rows": []})
-        elif kind == "row":
-            report["areas"][-1]["rows"].append(line)
-        elif kind == "failure":
-            report["failures"].append(line["text"])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        for line in all_lines(options):
+            take(report, line)
+    except KeyboardInterrupt:  # what was measured is worth printing
+        report["failures"].append("interrupted: what follows is not measured")
     if report["areas"]:
         print(table.area(report["areas"][-1]), flush=True)
     report["goals"] = table.goals_of(report)

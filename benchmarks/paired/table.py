@@ -78,6 +78,8 @@ def aligned(lines, indent=""):
 
 
 def area(area):
+    if not area["rows"]:
+        return "\n== " + area["title"] + "\n   nothing measured"
     columns = []
     for row in area["rows"]:
         columns += [beside["name"] for beside in row.get("beside", []) if beside["name"] not in columns]
