@@ -54,9 +54,13 @@ def lines_of_program(options, areas):
     if options.smollm:
         command += ["--smollm", str(options.smollm.resolve())]
     with subprocess.Popen([*command, *areas], stdout=subprocess.PIPE, text=True) as program:
-        for line in program.stdout:
-            if line.startswith("{"):
-                yield json.loads(line)
+        try:
+            for line in program.stdout:
+                if line.startswith("{"):
+                    yield json.loads(line)
+        except KeyboardInterrupt:
+            program.terminate()
+            raise
     if program.returncode:
         yield {"kind": "failure", "text": f"{options.program} ended with {program.returncode}"}
 
