@@ -22,6 +22,26 @@ TEST_CASE("merging IA3 changes no forward") {
   merging::all<awkward::GroupedConv2dCase<double>, laws::Ia3FeedforwardMethod>();
   merging::all<awkward::GroupedConv2dCase<double>, laws::Ia3Method>();
 }
+namespace {
+template <class Case>
+struct DoraMethod {
+  static graft::LoraConfig config() {
+    return {.r = Case::r, .lora_alpha = 7, .target_modules = {"site"}, .use_dora = true};
+  }
+};
+}  // namespace
+TEST_CASE("merging DoRA changes no forward when it is whole, and is refused under another that it would scale") {
+  using Case = awkward::LinearCase<double>;
+  merging::error_does_not_grow<Case, DoraMethod>();
+  merging::unloaded_is_the_same<Case, DoraMethod>();
+  merging::unloaded_is_the_same<awkward::Conv2dCase<double>, DoraMethod>();
+  merging::unloaded_is_the_same<awkward::LookupCase<double>, DoraMethod>();
+  auto net = merging::two_active<Case, DoraMethod>();
+  const std::string before = merging::everything(net);
+  CHECK_THROWS_WITH_AS((void)graft::merge_adapter(net, "a"), doctest::Contains("computed from the base weight"), graft::MergeError);
+  CHECK_THROWS_AS((void)graft::merge_adapter(net, "b"), graft::MergeError);
+  CHECK(merging::everything(net) == before);
+}
 TEST_CASE("what a layer's weight has no room for is refused") {
   merging::is_refused<awkward::GroupedConv2dCase<double>, laws::LoraMethod>("its lora_A sees all input channels");
   merging::is_refused<awkward::EmbeddingCase<float>, laws::LoraMethod>("max_norm");

@@ -39,6 +39,8 @@ Net with_all() {
   trained::inject(graft::Ia3Config{.target_modules = {"p", "r"}, .feedforward_modules = {"r"}}, net, "ia3", 22);
   trained::inject(LoraConfig{.r = 1, .lora_alpha = 2, .target_modules = {"p"}, .modules_to_save = {"r"}}, net, "copy", 23);
   trained::inject(LoraConfig{.r = 2, .lora_alpha = 3, .bias = graft::Bias::all, .target_modules = {"p"}}, net, "biased", 24);
+  trained::inject(LoraConfig{.r = 2, .lora_alpha = 3, .target_modules = {"p", "q"}, .use_dora = true}, net, "dora", 25);
+  trained::inject(LoraConfig{.r = 1, .lora_alpha = 2, .target_modules = {"p", "r"}, .lora_bias = true}, net, "beta", 26);
   graft::set_adapter(net, "lora");
   return net;
 }
@@ -171,7 +173,7 @@ class Twins {
 
 TEST_CASE("no order of operations makes forward depend on what is merged, or loses the base") {
   int merged = 0, refused = 0;
-  for (unsigned seed = 0; seed < 60; ++seed) {
+  for (unsigned seed = 0; seed < 80; ++seed) {
     CAPTURE(seed);
     Twins twins(seed);
     for (int i = 0; i < 30; ++i) twins.step();
@@ -247,6 +249,24 @@ TEST_CASE("a scaling adapter is not merged alone under one that it scales, nor j
   (void)graft::merge_adapter(net);
   CHECK_THROWS_WITH_AS(graft::set_adapter(net, {"lora", "ia3"}), doctest::Contains("at 'p'"), MergeError);
   CHECK_THROWS_AS((void)graft::merge_adapter(net, "lora", {.activate = true}), MergeError);
+}
+
+TEST_CASE("merged adapters keep their order where it matters") {
+  Net net = with_all();
+  graft::set_adapter(net, {"lora", "dora"});
+  const Matrix<double> x = awkward::rows<double>(4, 5), y = net(x);
+  graft::set_adapter(net, {"dora", "lora"});
+  REQUIRE_FALSE(same_values(net(x), y));
+  graft::set_adapter(net, {"lora", "dora"});
+  (void)graft::merge_adapter(net, {"dora", "lora"});  // in the order of activation, whatever the order of the names
+  CHECK(same_values(net(x), y));
+  const std::string before = everything(net);
+  CHECK_THROWS_WITH_AS(graft::set_adapter(net, {"dora", "lora"}), doctest::Contains("their order matters"), MergeError);
+  CHECK(everything(net) == before);
+  (void)graft::unmerge_adapter(net);
+  graft::set_adapter(net, {"lora", "adalora"});
+  (void)graft::merge_adapter(net);
+  CHECK_NOTHROW(graft::set_adapter(net, {"adalora", "lora"}));  // a sum
 }
 
 TEST_CASE("merging again, and unmerging what is not merged, changes nothing and says so") {

@@ -112,8 +112,10 @@ class Merger {
                            "merging it would put it into effect", "set_adapter() it first, or set MergeOptions::activate");
         selected_.push_back(id);
       }
-      if (std::find(merged.begin(), merged.end(), id) == merged.end()) fresh_.push_back(id);
     }
+    for (const unsigned id : selected_)  // in the order of activation, in which a forward takes them
+      if (std::find(wanted.begin(), wanted.end(), id) != wanted.end() && std::find(merged.begin(), merged.end(), id) == merged.end())
+        fresh_.push_back(id);
     if (fresh_.empty())
       report_.warnings.push_back(wanted.empty() ? "there is no adapter to merge" : "these adapters are merged already");
     done_.insert(done_.end(), fresh_.begin(), fresh_.end());
@@ -252,7 +254,7 @@ inline void drop_everything(const ModelSites& model, const std::vector<unsigned>
 }
 }  // namespace detail
 
-/// Folds adapters into the base weights; `{}` the active ones. Forward then computes the same without them. All checks
+/// Folds adapters into the base weights, in the order of activation; `{}` the active ones. Forward then computes the same without them. All checks
 /// are made over the whole model before the first weight changes.
 /// @throws AdapterError for an unknown name, MergeError with its remedy for what cannot be merged, MetaError for
 /// parameters without memory.

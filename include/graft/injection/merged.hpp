@@ -35,6 +35,20 @@ inline void check_not_merged(const ModelSites& model, const AdapterRecord& recor
 inline void check_none_merged(const ModelSites& model, std::string_view verb) {
   for (const auto& record : records_of(model)) check_not_merged(model, *record, verb);
 }
+/// Some adapters scale what was added before them: what is merged was folded in the order that was active then.
+inline void check_merged_order(const SiteTable& table, const std::vector<unsigned>& ids, std::string_view verb) {
+  const auto place = [&](unsigned id) { return std::find(ids.begin(), ids.end(), id); };
+  for (std::size_t i = 0; i < table.merged.size(); ++i)
+    for (std::size_t j = i + 1; j < table.merged.size(); ++j) {
+      const SiteEntry* first = table.find(table.merged[i]);
+      const SiteEntry* second = table.find(table.merged[j]);
+      if (!first || !second || !first->state() || !second->state() || place(first->id) <= place(second->id)) continue;
+      if (first->state()->reads_base() || second->state()->reads_base())
+        fail<MergeError>(std::string(verb) + " would activate '" + second->record->name() + "' before '" + first->record->name() +
+                             "', which are merged at '" + table.path + "' the other way round",
+                         "one of them scales what the other adds, so their order matters", "unmerge_adapter() first, or keep their order");
+    }
+}
 /// @throws MergeError if the active adapters cannot be these: a merged one would not be active, or forward would no
 /// longer be what it is without merging.
 inline void check_selection(const ModelSites& model, const std::vector<unsigned>& ids, std::string_view verb) {
@@ -51,6 +65,7 @@ inline void check_selection(const ModelSites& model, const std::vector<unsigned>
     for (const unsigned id : ids)
       if (std::find(table->merged.begin(), table->merged.end(), id) == table->merged.end()) beside.push_back(id);
     check_order(*table, table->merged, beside, ids);
+    check_merged_order(*table, ids, verb);
   }
 }
 /// @throws MergeError where a kept weight is needed and is not there.
