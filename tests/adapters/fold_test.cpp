@@ -22,7 +22,8 @@ TEST_CASE("block by block: the same bits as in one piece, there and back") {
   graft::Matrix<float> delta = graft::Matrix<float>::Zero(30, 9000);
   for (const graft::SiteEntry& entry : table.entries)
     static_cast<const graft::AdapterState<float>*>(entry.state())->add_delta(0, graft::out(delta), 1, nullptr);
-  const auto fold = graft::detail::make_fold(*door, graft::Dtype::f32, {&table.entries[0], &table.entries[1]});
+  std::optional<graft::WeightBound> bound;
+  const auto fold = graft::detail::make_fold(*door, graft::Dtype::f32, bound, {&table.entries[0], &table.entries[1]});
   CHECK(fold->stays_finite());
   CHECK(results::same_bits(graft::Matrix<float>(std::as_const(net.wide->weight).view()), before));
   fold->fold_weight();

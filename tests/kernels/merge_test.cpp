@@ -76,19 +76,24 @@ TEST_CASE("add_low_rank_delta is W + scale * (B * e) A, summed from zero and add
     }
 }
 
-TEST_CASE("all_finite sees every element") {
+TEST_CASE("all_finite and largest_magnitude see every element") {
   for (const Index size : awkward) {
     Matrix<float> values(1, size, 6, 0);
     CHECK(kernels::all_finite(size, values.data()));
+    float most = 0;
+    for (Index i = 0; i < size; ++i) most = std::max(most, std::abs(values(0, i)));
+    CHECK(kernels::largest_magnitude(size, values.data()) == most);
     for (Index i = 0; i < size; ++i) {
       const float kept = values(0, i);
       for (const float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
                               std::numeric_limits<float>::quiet_NaN()}) {
         values(0, i) = bad;
         CHECK_FALSE(kernels::all_finite(size, values.data()));
+        CHECK(kernels::largest_magnitude(size, values.data()) == std::numeric_limits<float>::infinity());
       }
       values(0, i) = std::numeric_limits<float>::max();
       CHECK(kernels::all_finite(size, values.data()));
+      CHECK(kernels::largest_magnitude(size, values.data()) == std::numeric_limits<float>::max());
       values(0, i) = kept;
     }
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
@@ -77,6 +78,9 @@ class AdaLora::State final : public AdapterState<T> {
     return MergeRefusal{"AdaLoRA pads with zeros, whatever the layer does, and its weight would be padded as the layer's",
                         "leave it unmerged"};
   }
+  [[nodiscard]] double delta_bound(double weight) const override {
+    return std::abs(double(kappa_of(weight))) * double(r_) * largest(a_) * largest(b_) * largest(e_);
+  }
   void add_delta(Index begin, Out<T> rows, double weight, Workspace* workspace) const override {
     const Index width = rows.cols();
     const Scratch<T> scratch(workspace, kernels::low_rank_delta_scratch(width, r_));
@@ -109,6 +113,9 @@ class AdaLora::State final : public AdapterState<T> {
                                        kappa, nullptr, y.data() + i * y.outerStride(), scratch.data());
   }
 
+  [[nodiscard]] static double largest(const ParameterData& parameter) {
+    return double(kernels::largest_magnitude<T>(parameter.shape().size(), data(parameter)));
+  }
   [[nodiscard]] static const T* data(const ParameterData& parameter) { return reinterpret_cast<const T*>(parameter.data()); }
 
   LayerFacts facts_;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -93,6 +94,8 @@ class AnyAdapterState {
   [[nodiscard]] virtual std::optional<MergeRefusal> merge_refusal() const { return {}; }
   /// Whether folding only adds to the weight: then the same sum, subtracted, takes it out again.
   [[nodiscard]] virtual bool is_additive() const { return true; }
+  /// No element of ΔW is larger; infinity where that is not known without forming it.
+  [[nodiscard]] virtual double delta_bound(double /*weight*/) const { return std::numeric_limits<double>::infinity(); }
   /// Whether it takes part in a forward's update.
   [[nodiscard]] virtual bool has_update() const { return true; }
   /// Whether it scales the input or the result, and so every update.

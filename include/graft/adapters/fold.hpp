@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include "../kernels/merge.hpp"
 #include "../modules/weight_door.hpp"
 #include "site_table.hpp"
 
@@ -27,7 +30,8 @@ class AnyFold {
 template <class T>
 class Fold final : public AnyFold {
  public:
-  Fold(WeightDoor<T>& door, const std::vector<const SiteEntry*>& entries, bool with_trained_bias) : door_(door) {
+  Fold(WeightDoor<T>& door, std::optional<WeightBound>& bound, const std::vector<const SiteEntry*>& entries, bool with_trained_bias)
+      : door_(door), bound_(bound) {
     for (const SiteEntry* entry : entries) {
       if (const ParameterData* bias = entry->bias(); bias && with_trained_bias) trained_bias_ = bias;
       if (const AnyAdapterState* state = entry->state())
@@ -41,7 +45,7 @@ class Fold final : public AnyFold {
 
   [[nodiscard]] bool stays_finite() override {
     bool all = true;
-    if (!states_.empty())
+    if (!states_.empty() && !is_bounded())
       for_each_block([&](Index begin, Out<T> rows) {
         make_rows(begin, rows);
         all = all && door_.stay_finite(rows.data(), rows.size());
@@ -86,6 +90,11 @@ class Fold final : public AnyFold {
   // The deltas' sum is made from zero and added once, so that what is subtracted later is the same number; to a
   // single delta the adapter's own kernel does that in place.
   void add(double sign) {
+    const bool is_known = bound_ && door_.base().version() == bound_->version;
+    add_everywhere(sign);
+    if (is_known) bound_ = WeightBound{*door_.base().version(), bound_->largest + delta_bound()};
+  }
+  void add_everywhere(double sign) {
     const Shape shape = door_.base().shape();
     T* data = door_.data();
     if (data && states_.size() == 1) {
@@ -105,6 +114,24 @@ class Fold final : public AnyFold {
       door_.write_rows(begin, in<T>(sum));
       return true;
     });
+  }
+  [[nodiscard]] double delta_bound() const {
+    double sum = 0;
+    for (const Weighted& one : states_) sum += one.state->delta_bound(one.weight);
+    return sum;
+  }
+  /// Whether the sum is finite for sure: the weight is looked at once, and not again while nobody writes it.
+  [[nodiscard]] bool is_bounded() {
+    if (!is_additive_) return false;
+    const BaseWeight<T> base = door_.base();
+    const double delta = delta_bound();
+    constexpr double most = double(std::numeric_limits<T>::max()) / 4;  // far from any rounding
+    if (!(delta < most) || !base.data()) return false;
+    if (!bound_ || base.version() != bound_->version)
+      bound_ = WeightBound{base.version().value_or(0), double(kernels::largest_magnitude<T>(base.shape().size(), base.data()))};
+    const double largest = bound_->largest;
+    if (!base.version()) bound_.reset();
+    return largest + delta < most;
   }
   void make_delta(Index begin, Out<T> rows, double sign) {
     rows.setZero();
@@ -159,18 +186,20 @@ class Fold final : public AnyFold {
   }
 
   WeightDoor<T>& door_;
+  std::optional<WeightBound>& bound_;
   std::vector<Weighted> states_;
   const ParameterData* trained_bias_ = nullptr;
   bool is_additive_ = true, reads_base_ = false;
   Workspace workspace_;
 };
 
-[[nodiscard]] inline std::unique_ptr<AnyFold> make_fold(AnyWeightDoor& door, Dtype activations,
+/// `bound`: what is known of the weight, and will be.
+[[nodiscard]] inline std::unique_ptr<AnyFold> make_fold(AnyWeightDoor& door, Dtype activations, std::optional<WeightBound>& bound,
                                                         const std::vector<const SiteEntry*>& entries,
                                                         bool with_trained_bias = true) {
   if (activations == Dtype::f64)
-    return std::make_unique<Fold<double>>(static_cast<WeightDoor<double>&>(door), entries, with_trained_bias);
-  return std::make_unique<Fold<float>>(static_cast<WeightDoor<float>&>(door), entries, with_trained_bias);
+    return std::make_unique<Fold<double>>(static_cast<WeightDoor<double>&>(door), bound, entries, with_trained_bias);
+  return std::make_unique<Fold<float>>(static_cast<WeightDoor<float>&>(door), bound, entries, with_trained_bias);
 }
 
 /// Tells whether an adapter's parameters are the ones that they were.

@@ -140,6 +140,10 @@ class Lora::State final : public AdapterState<T> {
     return {};
   }
   [[nodiscard]] bool is_additive() const override { return !dora_; }
+  [[nodiscard]] double delta_bound(double weight) const override {
+    const double products = largest(a_) * largest(b_) + (initial_ ? largest(initial_->a) * largest(initial_->b) : 0);
+    return std::abs(weight * scaling_) * double(r_) * products;
+  }
   [[nodiscard]] bool reads_base() const override { return dora_ != nullptr; }
   [[nodiscard]] bool folds_bias() const override { return has_beta_; }
   [[nodiscard]] bool needs_bias() const override { return has_beta_; }
@@ -287,6 +291,9 @@ class Lora::State final : public AdapterState<T> {
                                        scale, data(beta_), y.data() + i * y.outerStride(), scratch.data());
   }
 
+  [[nodiscard]] static double largest(const ParameterData& parameter) {
+    return double(kernels::largest_magnitude<T>(parameter.shape().size(), data(parameter)));
+  }
   [[nodiscard]] static const T* data(const ParameterData& parameter) { return reinterpret_cast<const T*>(parameter.data()); }
 
   LayerFacts facts_;

@@ -81,7 +81,7 @@ class SiteMerge {
         }
         changes_bias_ = changes_bias_ || (entry->bias() && !is_copy);
       }
-    fold_ = make_fold(*door_, activations, entries_, !is_copy);
+    fold_ = make_fold(*door_, activations, is_copy ? copy_bound_ : table.bound, entries_, !is_copy);
   }
 
   [[nodiscard]] bool is_empty() const { return entries_.empty(); }
@@ -215,6 +215,7 @@ class SiteMerge {
   MergePolicy policy_;
   MergeStep step_;
   std::optional<ParameterData> fresh_weight_, fresh_bias_;
+  std::optional<WeightBound> copy_bound_;
   bool is_additive_ = true, changes_bias_ = false, needs_bias_ = false;
 };
 
@@ -233,7 +234,7 @@ inline void undo_step(SiteTable& table, AnyWeightDoor& door, Dtype activations) 
   } else if (step.changes_weight) {
     std::vector<const SiteEntry*> entries;
     for (const unsigned id : step.ids) entries.push_back(table.find(id));
-    make_fold(door, activations, entries)->subtract();
+    make_fold(door, activations, table.bound, entries)->subtract();
   }
   if (step.bias && step.is_bias_rebound) *door.bias_parameter() = std::move(*step.bias);
   else if (step.bias) door.restore_bias(*step.bias);

@@ -23,6 +23,12 @@ enum class Tied {
   change_both  ///< the other layer changes with it
 };
 
+/// What is known of a weight at one version: no element is larger. It saves looking at all of them again.
+struct WeightBound {
+  std::uint64_t version = 0;
+  double largest = 0;
+};
+
 /// Adapters that were folded into a site's layer together, and what undoes that.
 struct MergeStep {
   std::vector<unsigned> ids{};  ///< in the order of activation

@@ -63,6 +63,7 @@ struct SiteTable {
   std::vector<unsigned> merged;    ///< those of the active that are folded into the base, in the order of merging
   std::vector<unsigned> pending;   ///< active minus merged: what a forward adds
   std::vector<MergeStep> steps;    ///< how they were folded in, the latest last
+  std::optional<WeightBound> bound;  ///< of the base weight
   bool enabled = true;
 
   SiteTable() = default;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <limits>
 
 #include "vector.hpp"
 
@@ -31,6 +32,12 @@ template <class T>
 void add_low_rank_delta(std::ptrdiff_t rows, std::ptrdiff_t width, std::ptrdiff_t r, const T* B, std::ptrdiff_t ldb,
                         const T* e, T scale, const T* A, std::ptrdiff_t lda, T* W, std::ptrdiff_t ldw, T* scratch) {
   GRAFT_DISPATCH(add_low_rank_delta<T>(rows, width, r, B, ldb, e, scale, A, lda, W, ldw, scratch));
+}
+
+/// The largest |x|; infinity as soon as one x is not finite.
+template <class T>
+[[nodiscard]] T largest_magnitude(std::ptrdiff_t count, const T* values) {
+  return GRAFT_DISPATCH(largest_magnitude<T>(count, values));
 }
 
 /// Whether every element is finite.
