@@ -40,6 +40,14 @@ graft::PatternMap<V> pattern(const nlohmann::json& field) {
   return map;
 }
 
+inline graft::TokenIndices tokens(const nlohmann::json& field) {
+  if (field.is_null()) return {};
+  if (field.is_array()) return field.get<std::vector<graft::Index>>();
+  std::vector<std::pair<std::string, std::vector<graft::Index>>> modules;
+  for (const auto& [module, ids] : field.items()) modules.emplace_back(module, ids.get<std::vector<graft::Index>>());
+  return modules;
+}
+
 inline graft::InitLoraWeights initialisation(const nlohmann::json& field) {
   return field.is_boolean() ? graft::InitLoraWeights(field.get<bool>()) : graft::InitLoraWeights(field.get<std::string>());
 }
@@ -60,7 +68,9 @@ inline graft::PeftConfig lora_config(const nlohmann::json& json) {
                            .rank_pattern = pattern<int>(json.at("rank_pattern")),
                            .alpha_pattern = pattern<double>(json.at("alpha_pattern")),
                            .modules_to_save = names(json.at("modules_to_save")),
-                           .fan_in_fan_out = json.at("fan_in_fan_out").get<bool>()};
+                           .trainable_token_indices = tokens(json.at("trainable_token_indices")),
+                           .fan_in_fan_out = json.at("fan_in_fan_out").get<bool>(),
+                           .ensure_weight_tying = json.value("ensure_weight_tying", false)};
 }
 
 inline graft::PeftConfig adalora_config(const nlohmann::json& json) {

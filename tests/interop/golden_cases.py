@@ -242,4 +242,16 @@ def all_cases():
     add(loaded, "lora_dora_conv1d", of(conv_net, [3], [7], stride=[2], padding=[1]), dora(both))
     add(several, "lora_dora_conv2d", of(conv_net, [3, 2], [5, 4], padding=[1, 0]), [dora(both), dora(both | {"r": 3}, "b")], True, 2.0)
     add(loaded, "lora_dora_conv3d", of(conv_net, [2, 1, 3], [4, 3, 4], stride=[1, 2, 1]), dora(both | {"use_rslora": True}))
+
+    # Trained tokens, with seeds of their own: every id of the vocabulary of 11 is in some input
+    seed[0] = 7000
+    q = {"target_modules": ["q_proj"]}
+    few, some, others = [7, 0, 3, 10, 5], [1, 2, 4, 6], [8, 9, 7]
+    add(loaded, "lora_tokens", decoder, lora(q | {"trainable_token_indices": few}))
+    add(loaded, "lora_tokens_mapped", of(decoder, bias=True), lora(q | {"trainable_token_indices": {"model.embed_tokens": few}, "bias": "all"}), mapped=True)
+    add(loaded, "lora_tokens_max_norm", of(decoder, max_norm=1.5, norm_type=1.0), lora(q | {"trainable_token_indices": few + some}))
+    add(loaded, "lora_tokens_of_head", decoder, lora(q | {"trainable_token_indices": {"lm_head": some, "embed_tokens": few}}))
+    add(loaded, "lora_tokens_tied", of(decoder, tied=True), lora(q | {"trainable_token_indices": few}))
+    add(low_level, "lora_tokens_bare", decoder, lora(q | {"trainable_token_indices": few + others}, style="bare"), True, source="struct", bare=True)
+    add(fresh, "lora_tokens_fresh", decoder, lora(q | {"trainable_token_indices": {"embed_tokens": few}}, style="bare"))
     return made

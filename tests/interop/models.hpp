@@ -104,7 +104,9 @@ struct Decoder {
   Body<T, W> model;
   graft::Adaptable<graft::Linear<W>> lm_head;
 
-  explicit Decoder(const Sizes& s) : model(s), lm_head(index(s, "hidden"), index(s, "vocabulary"), false) {}
+  explicit Decoder(const Sizes& s) : model(s), lm_head(index(s, "hidden"), index(s, "vocabulary"), false) {
+    if (s.value("tied", false)) lm_head->weight = model.embed_tokens->weight.share();
+  }
   auto operator()(const auto& ids) const { return lm_head(model(ids)); }
   GRAFT_MODULE(model, lm_head)
 };

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import twins
 
 CONFIGS = {"LORA": LoraConfig, "ADALORA": AdaLoraConfig, "IA3": IA3Config}
-PREFIXES = ("lora_", "ia3_", "modules_to_save")
+PREFIXES = ("lora_", "ia3_", "modules_to_save", "trainable_tokens")
 
 
 class Rejected(Exception):
@@ -38,6 +38,8 @@ def randomise(model, seed):
             continue
         if "ia3_" in name or "lora_magnitude" in name:
             twins.fill(parameter, generator, 0.4, 1.0)
+        elif "trainable_tokens" in name:
+            twins.fill(parameter, generator)
         elif "modules_to_save" in name:
             twins.fill(parameter, generator, (parameter[0].numel() if parameter.dim() > 1 else 4) ** -0.5, 0.1)
         elif "lora_E" in name:
@@ -227,7 +229,7 @@ def prepare(case, directory):
     """Writes base, input and adapters of a case, then what PEFT makes of them."""
     directory.mkdir(parents=True)
     base = twins.build(case["model"])
-    tensors = {"base." + k: v.contiguous() for k, v in base.state_dict().items()}
+    tensors = {"base." + k: v.contiguous().clone() for k, v in base.state_dict().items()}
     x = twins.draw_input(case["model"])
     tensors["input"] = x.double() if case["model"]["dtype"] == "f64" and x.dtype == torch.float32 else x
     save_file(tensors, directory / "tensors.safetensors")

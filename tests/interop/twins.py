@@ -90,6 +90,25 @@ class Decoder(nn.Module):
         return self.lm_head(self.model(ids))
 
 
+class TiedDecoder(Decoder):
+    """A head on the embedding's weight, said as transformers says it: PEFT asks the model's config."""
+
+    def __init__(self, sizes):
+        super().__init__(sizes)
+        self.lm_head.weight = self.model.embed_tokens.weight
+        self.config = {"tie_word_embeddings": True, "model_type": "twin"}
+        self._tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def _get_name(self):
+        return "Decoder"
+
+    def get_input_embeddings(self):
+        return self.model.embed_tokens
+
+    def get_output_embeddings(self):
+        return self.lm_head
+
+
 class Transposed(nn.Module):
     """transformers' Conv1D, whose weight is (in, out)."""
 
@@ -168,7 +187,7 @@ def fill(tensor, generator, scale=1.0, offset=0.0):
 
 def build(model):
     """A twin with seeded weights. All layers but normalisations have the case's dtype, these f32 (f64 if that is f64)."""
-    twin = TYPES[model["type"]](model["sizes"])
+    twin = (TiedDecoder if model["sizes"].get("tied") else TYPES[model["type"]])(model["sizes"])
     generator = torch.Generator().manual_seed(model["seed"])
     for name, parameter in twin.named_parameters():
         if "norm" in name:

@@ -25,6 +25,9 @@ class AnyFold {
   virtual void fold_bias() = 0;
   /// Takes the sum of the deltas out again. Additive adapters only.
   virtual void subtract() = 0;
+  /// The layer's rows of these tokens as they are, and rows written back.
+  [[nodiscard]] virtual TokenRows keep_rows(const std::vector<Index>& ids) = 0;
+  virtual void write_rows(const TokenRows& kept) = 0;
 };
 
 template <class T>
@@ -34,6 +37,7 @@ class Fold final : public AnyFold {
       : door_(door), bound_(bound) {
     for (const SiteEntry* entry : entries) {
       if (const ParameterData* bias = entry->bias(); bias && with_trained_bias) trained_bias_ = bias;
+      if (const TokenRows* tokens = entry->tokens()) tokens_.push_back(tokens);
       if (const AnyAdapterState* state = entry->state())
         states_.push_back({static_cast<const AdapterState<T>*>(state), entry->record->strength()});
     }
@@ -45,7 +49,7 @@ class Fold final : public AnyFold {
 
   [[nodiscard]] bool stays_finite() override {
     bool all = true;
-    if (!states_.empty() && !is_bounded())
+    if (changes_weight() && (!tokens_.empty() || !is_bounded()))
       for_each_block([&](Index begin, Out<T> rows) {
         make_rows(begin, rows);
         all = all && door_.stay_finite(rows.data(), rows.size());
@@ -57,8 +61,12 @@ class Fold final : public AnyFold {
   }
 
   void fold_weight() override {
-    if (states_.empty()) return;
-    if (is_additive_) return add(1);
+    if (!changes_weight()) return;
+    if (states_.empty()) {  // tokens alone: no other row is touched
+      for (const TokenRows* tokens : tokens_) write_rows(*tokens);
+      return;
+    }
+    if (is_additive_ && tokens_.empty()) return add(1);
     if (!reads_base_) {
       for_each_block([&](Index begin, Out<T> rows) {
         make_rows(begin, rows);
@@ -76,6 +84,17 @@ class Fold final : public AnyFold {
   void subtract() override {
     if (!states_.empty()) add(-1);
   }
+  [[nodiscard]] TokenRows keep_rows(const std::vector<Index>& ids) override {
+    const Index width = door_.base().shape()[1];
+    TokenRows kept(ids, dtype_of<T>, width);
+    kept.rows().allocate();
+    for (const auto& [id, place] : kept.places())
+      door_.base().copy_rows(id, out(reinterpret_cast<T*>(kept.rows().data()) + place * width, 1, width));
+    return kept;
+  }
+  void write_rows(const TokenRows& kept) override {
+    for (const auto& [id, place] : kept.places()) door_.write_rows(id, in<T>(kept.row<T>(place), 1, kept.rows().shape().cols()));
+  }
   void fold_bias() override {
     const std::vector<T> bias = folded_bias();
     if (!bias.empty()) door_.write_bias(bias.data());
@@ -86,6 +105,8 @@ class Fold final : public AnyFold {
     const AdapterState<T>* state;
     double weight;
   };
+
+  [[nodiscard]] bool changes_weight() const { return !states_.empty() || !tokens_.empty(); }
 
   // The deltas' sum is made from zero and added once, so that what is subtracted later is the same number; to a
   // single delta the adapter's own kernel does that in place.
@@ -144,10 +165,12 @@ class Fold final : public AnyFold {
       const Scratch<T> memory(&workspace_, rows.size());
       Out<T> before = out(memory.data(), rows.rows(), rows.cols());
       base.copy_rows(begin, before);
+      for (const TokenRows* tokens : tokens_) replace_weight_rows<T>(*tokens, begin, before);
       rows += before;
       return;
     }
     base.copy_rows(begin, rows);
+    for (const TokenRows* tokens : tokens_) replace_weight_rows<T>(*tokens, begin, rows);
     const WeightRows<T> w{begin, rows, base, &workspace_};
     for (const Weighted& one : states_)
       if (one.state->has_update()) one.state->fold_update(w, one.weight);
@@ -188,6 +211,7 @@ class Fold final : public AnyFold {
   WeightDoor<T>& door_;
   std::optional<WeightBound>& bound_;
   std::vector<Weighted> states_;
+  std::vector<const TokenRows*> tokens_;
   const ParameterData* trained_bias_ = nullptr;
   bool is_additive_ = true, reads_base_ = false;
   Workspace workspace_;

@@ -8,6 +8,7 @@
 
 #include "../core/published.hpp"
 #include "adapter.hpp"
+#include "token_rows.hpp"
 
 namespace graft {
 
@@ -20,12 +21,14 @@ class AnyModuleCopy {
   [[nodiscard]] virtual std::unique_ptr<AnyModuleCopy> clone() const = 0;
 };
 
-/// What one adapter has at one site: its state, or a copy of the layer, or only a bias.
+/// What one adapter has at one site: its state, or a copy of the layer, or rows of it, or only a bias.
 struct SiteAdapter {
   std::unique_ptr<AnyAdapterState> state{};
   std::unique_ptr<AnyModuleCopy> copy{};
   std::unique_ptr<ParameterData> bias{};  ///< the base's bias as this adapter trained it, (out)
   bool copy_trains = false;               ///< whether the copy's parameters want gradients
+  std::shared_ptr<TokenRows> tokens{};    ///< shared by an embedding and the head that is tied to it
+  std::string tied_to{};                  ///< at such a head: the path of the embedding
 
   [[nodiscard]] std::shared_ptr<SiteAdapter> clone() const {
     auto same = std::make_shared<SiteAdapter>();
@@ -33,6 +36,8 @@ struct SiteAdapter {
     if (copy) same->copy = copy->clone();
     if (bias) same->bias = std::make_unique<ParameterData>(*bias);
     same->copy_trains = copy_trains;
+    if (tokens) same->tokens = std::make_shared<TokenRows>(*tokens);
+    same->tied_to = tied_to;
     return same;
   }
 };

@@ -35,6 +35,10 @@ struct MergePolicy {
   if (outer.copy()) return MergeRefusal{out + " replaces the layer by a copy of its own, in which " + in + " would be missing", ""};
   if (outer.bias() && (inner.bias() || (folded && folded->folds_bias())))
     return MergeRefusal{out + " has a bias of its own in place of the one that " + in + " changes", ""};
+  if (inner.tokens() && added && added->reads_base())
+    return MergeRefusal{out + " is computed from the base weight, of which " + in + " would change rows", ""};
+  if (outer.tokens() && (folded || (inner.tokens() && inner.tokens()->overlaps(*outer.tokens()))))
+    return MergeRefusal{out + " replaces rows of the weight, in which " + in + " would be missing", ""};
   if (!folded || !added) return {};
   if (folded->has_factors() && added->has_update())
     return MergeRefusal{in + " scales what " + out + " adds, and would not once it is merged alone", ""};
@@ -61,6 +65,12 @@ inline void check_order(const SiteTable& table, const std::vector<unsigned>& inn
     }
 }
 
+/// Whether there is something of the entry that merging folds into the layer.
+/// `is_copy`: into an adapter's copy of it, which has a bias of its own.
+[[nodiscard]] inline bool acts_in_weight(const SiteEntry& entry, bool is_copy = false) {
+  return entry.state() || entry.tokens() || (entry.bias() && !is_copy);
+}
+
 /// Folds adapters into a site's layer in three acts: `check` throws or changes nothing, `keep` takes what memory undoing
 /// needs, `commit` cannot fail.
 class SiteMerge {
@@ -70,11 +80,12 @@ class SiteMerge {
             bool is_copy = false)
       : table_(table), door_(std::move(door)) {
     for (const unsigned id : ids)
-      if (const SiteEntry* entry = table.find(id); entry && (entry->state() || (entry->bias() && !is_copy))) {
+      if (const SiteEntry* entry = table.find(id); entry && acts_in_weight(*entry, is_copy)) {
         entries_.push_back(entry);
         step_.ids.push_back(id);
+        if (entry->tokens()) step_.changes_weight = has_tokens_ = true;
         if (const AnyAdapterState* state = entry->state()) {
-          step_.changes_weight = true;
+          step_.changes_weight = has_states_ = true;
           is_additive_ = is_additive_ && state->is_additive();
           changes_bias_ = changes_bias_ || (state->folds_bias() && (state->needs_bias() || door_->has_bias()));
           needs_bias_ = needs_bias_ || state->needs_bias();
@@ -84,6 +95,8 @@ class SiteMerge {
     fold_ = make_fold(*door_, activations, is_copy ? copy_bound_ : table.bound, entries_, !is_copy);
   }
 
+  /// Whether trained tokens are all that is written into the weight.
+  [[nodiscard]] bool is_tokens_alone() const { return has_tokens_ && !has_states_; }
   [[nodiscard]] bool is_empty() const { return entries_.empty(); }
   [[nodiscard]] const std::vector<unsigned>& ids() const { return step_.ids; }
   [[nodiscard]] const std::string& path() const { return table_.path; }
@@ -110,7 +123,7 @@ class SiteMerge {
   void keep() {
     if (step_.changes_weight) keep_weight();
     if (changes_bias_) keep_bias();
-    if (!policy_.for_good && step_.changes_weight && !step_.weight && !policy_.new_memory)
+    if (!policy_.for_good && step_.changes_weight && !step_.weight && !step_.rows && !policy_.new_memory)
       for (const SiteEntry* entry : entries_) step_.marks.push_back(entry->state() ? mark_of(*entry->state()) : 0);
     table_.steps.reserve(table_.steps.size() + 1);
     table_.merged.reserve(table_.merged.size() + step_.ids.size());
@@ -134,11 +147,18 @@ class SiteMerge {
 
   void check(const SiteEntry& entry) const {
     if (entry.bias() && entry.bias()->is_meta()) adapter_is_meta(entry.record->name(), path());
+    if (entry.tokens()) check_tokens(entry);
     const AnyAdapterState* state = entry.state();
     if (!state) return;
     if (state->is_meta()) adapter_is_meta(entry.record->name(), path());
     if (const auto refusal = state->merge_refusal())
       refuse_merge("'" + entry.record->name() + "' cannot be merged at '" + path() + "'", refusal->why, refusal->fix);
+  }
+  void check_tokens(const SiteEntry& entry) const {
+    if (entry.tokens()->rows().is_meta()) adapter_is_meta(entry.record->name(), path());
+    for (const SiteEntry* other : entries_)
+      if (other != &entry && other->tokens() && other->tokens()->overlaps(*entry.tokens()))
+        tokens_overlap(path(), other->record->name(), entry.record->name());
   }
   void check_weight() {
     if (!step_.changes_weight) return;
@@ -146,7 +166,7 @@ class SiteMerge {
       refuse(door_->is_readable() ? "can only be read" : "is not known", "merging changes it where it is",
              "give its layer_traits a weight(layer) that answers a writable (out, in) view");
     (void)door_->storage();  // a weight without memory is an error here, not later
-    if (size_of(door_->dtype()) == 2 && policy_.how == Unmerge::by_delta && !policy_.for_good)
+    if (size_of(door_->dtype()) == 2 && has_states_ && policy_.how == Unmerge::by_delta && !policy_.for_good)
       refuse("is " + std::string(tag_of(door_->dtype())) + ", and by_delta would not bring its bits back",
              "a narrow weight loses more in a sum than the delta holds",
              "merge with Unmerge::backup, with Unmerge::reread over a mapped checkpoint, or merge_and_unload()");
@@ -178,7 +198,12 @@ class SiteMerge {
     if (policy_.new_memory) {
       fresh_weight_ = owned(*door_->parameter());
       step_.is_rebound = true;
-    } else if (!policy_.for_good && (policy_.how == Unmerge::backup || !is_additive_)) {
+    } else if (!policy_.for_good && is_tokens_alone()) {
+      std::vector<Index> ids;
+      for (const SiteEntry* entry : entries_)
+        if (entry->tokens()) ids.insert(ids.end(), entry->tokens()->ids().begin(), entry->tokens()->ids().end());
+      step_.rows = fold_->keep_rows(ids);
+    } else if (!policy_.for_good && (policy_.how == Unmerge::backup || !is_additive_ || has_tokens_)) {
       const ParameterData* parameter = door_->parameter();
       step_.weight = parameter ? owned(*parameter) : door_->save();
     }
@@ -216,83 +241,7 @@ class SiteMerge {
   MergeStep step_;
   std::optional<ParameterData> fresh_weight_, fresh_bias_;
   std::optional<WeightBound> copy_bound_;
-  bool is_additive_ = true, changes_bias_ = false, needs_bias_ = false;
+  bool is_additive_ = true, changes_bias_ = false, needs_bias_ = false, has_states_ = false, has_tokens_ = false;
 };
-
-/// Takes a site's latest step out of its layer.
-inline void undo_step(SiteTable& table, AnyWeightDoor& door, Dtype activations) {
-  MergeStep& step = table.steps.back();
-  if (step.weight && step.is_rebound) {
-    *door.parameter() = std::move(*step.weight);
-  } else if (step.weight) {
-    if (ParameterData* parameter = door.parameter()) {
-      if (parameter->bytes()) std::memcpy(parameter->data(), step.weight->data(), parameter->bytes());
-      parameter->touch();
-    } else {
-      door.restore(*step.weight);
-    }
-  } else if (step.changes_weight) {
-    std::vector<const SiteEntry*> entries;
-    for (const unsigned id : step.ids) entries.push_back(table.find(id));
-    make_fold(door, activations, table.bound, entries)->subtract();
-  }
-  if (step.bias && step.is_bias_rebound) *door.bias_parameter() = std::move(*step.bias);
-  else if (step.bias) door.restore_bias(*step.bias);
-  for (const unsigned id : step.ids) std::erase(table.merged, id);
-  table.steps.pop_back();
-  table.settle();
-}
-
-/// A delta can be subtracted only while it is the one that was added. @throws MergeError
-inline void check_undo(const SiteTable& table) {
-  for (const MergeStep& step : table.steps)
-    for (std::size_t i = 0; i < step.marks.size(); ++i) {
-      const SiteEntry* entry = table.find(step.ids[i]);
-      if (!entry || !entry->state() || mark_of(*entry->state()) == step.marks[i]) continue;
-      refuse_merge("the parameters of '" + entry->record->name() + "' at '" + table.path + "' changed while it was merged",
-                   "the delta that would be subtracted is not the one that was added",
-                   "put the old values back first; with Unmerge::backup nothing has to be the same");
-    }
-}
-
-/// Whether the layer can show its own weight for a while: some kept one lies below all steps.
-[[nodiscard]] inline bool can_swap_out(const SiteTable& table) {
-  for (const MergeStep& step : table.steps)
-    if (step.changes_weight) return step.weight.has_value();
-  return true;
-}
-/// Exchanges what the layer holds and what it held before the first merge; once more brings it back.
-inline void swap_out(SiteTable& table, AnyWeightDoor& door) {
-  const auto exchange = [](ParameterData& a, ParameterData& b) {
-    ParameterData held = std::move(a);
-    a = std::move(b);
-    b = std::move(held);
-  };
-  for (MergeStep& step : table.steps) {
-    if (!step.weight) continue;
-    if (step.is_rebound) {
-      exchange(*door.parameter(), *step.weight);
-    } else if (ParameterData* parameter = door.parameter()) {
-      std::swap_ranges(parameter->data(), parameter->data() + parameter->bytes(), step.weight->data());
-      parameter->touch();
-    } else {
-      ParameterData now = door.save();
-      door.restore(*step.weight);
-      step.weight = std::move(now);
-    }
-    break;
-  }
-  for (MergeStep& step : table.steps) {
-    if (!step.bias) continue;
-    if (step.is_bias_rebound) {
-      exchange(*door.bias_parameter(), *step.bias);
-    } else {
-      ParameterData now = door.save_bias();
-      door.restore_bias(*step.bias);
-      step.bias = std::move(now);
-    }
-    break;
-  }
-}
 
 }  // namespace graft::detail

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../tensor/parameter.hpp"
+#include "token_rows.hpp"
 
 namespace graft {
 
@@ -37,6 +38,7 @@ struct MergeStep {
   bool is_bias_rebound = false;
   std::optional<ParameterData> weight{};  ///< what was there; without it the delta is subtracted
   std::optional<ParameterData> bias{};
+  std::optional<TokenRows> rows{};        ///< what was there, where only trained tokens were written
   std::vector<std::uint64_t> marks{};     ///< of the adapters' parameters, where the delta has to be the same again
 };
 

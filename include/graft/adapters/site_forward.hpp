@@ -82,9 +82,11 @@ class SiteForward {
 
   void inspect(const SiteTable& table, std::span<const Selected> here) {
     int copies = 0;
-    for (const Selected& one : here) {
+    for (std::size_t i = 0; i < here.size(); ++i) {
+      const Selected& one = here[i];
       copies += one.adapter->copy != nullptr;
       if (one.adapter->bias && one.adapter->bias->is_meta()) adapter_is_meta(one.identity->name, table.path);
+      if (one.adapter->tokens) check_tokens(table, one, here.first(i));
       if (!one.adapter->state) continue;
       if (one.adapter->state->is_meta()) adapter_is_meta(one.identity->name, table.path);
       any_before_ |= state_of(one).acts_before();
@@ -94,6 +96,14 @@ class SiteForward {
       fail<AdapterError>("two adapters want their own copy of '" + table.path + "' for the same rows",
                          "modules_to_save replaces a module, and it can be replaced only once",
                          "select adapters whose modules_to_save do not overlap");
+  }
+
+  static void check_tokens(const SiteTable& table, const Selected& one, std::span<const Selected> others) {
+    const TokenRows& tokens = *one.adapter->tokens;
+    if (tokens.rows().is_meta()) adapter_is_meta(one.identity->name, table.path);
+    for (const Selected& other : others)
+      if (other.adapter->tokens && other.adapter->tokens->overlaps(tokens))
+        tokens_overlap(table.path, other.identity->name, one.identity->name);
   }
 
   static bool before(const Segment& segment, std::span<const Selected> here, const Out<T>& copy) {
@@ -119,6 +129,8 @@ class SiteForward {
           is_replaced = true;
         }
       for (const Selected& one : here)
+        if (one.adapter->tokens) replace_tokens(*one.adapter->tokens, seen, rows, base);
+      for (const Selected& one : here)
         if (one.adapter->bias && !is_replaced) {  // a copy has a bias of its own
           exchange_bias(rows, *one.adapter->bias);
           base = base.with_bias(one.adapter->bias.get());
@@ -128,6 +140,11 @@ class SiteForward {
       for (const Selected& one : here)
         if (one.adapter->state) state_of(one).after(rows, one.weight);
     });
+  }
+
+  void replace_tokens(const TokenRows& tokens, const SiteInput<T>& x, Out<T> y, const BaseWeight<T>& base) const {
+    if constexpr (traits_of<L>::kind == LayerKind::embedding) replace_embedded<T>(tokens, facts_of(layer_), x.ids, y);
+    else if constexpr (traits_of<L>::kind == LayerKind::linear) replace_logits<T>(tokens, base, x.rows, y, batch_.workspace);
   }
 
   // The product keeps its bits and its bias; the difference is added.

@@ -13,8 +13,9 @@
 
 namespace graft {
 
-/// What PEFT puts around a layer for an adapter: a method's tuner layer, or the wrapper of `modules_to_save`.
-enum class Wrapper { lora, adalora, ia3, copies };
+/// What PEFT puts around a layer for an adapter: a method's tuner layer, or the wrapper of `modules_to_save` or of
+/// `trainable_token_indices`.
+enum class Wrapper { lora, adalora, ia3, copies, tokens };
 
 /// One adapter at one site. What it has there stands in its record's current generation.
 struct SiteEntry {
@@ -27,12 +28,14 @@ struct SiteEntry {
   [[nodiscard]] SiteAdapter* here() const { return record ? record->generation.own()->at(site) : nullptr; }
   [[nodiscard]] AnyAdapterState* state() const { return here() ? here()->state.get() : nullptr; }
   [[nodiscard]] AnyModuleCopy* copy() const { return here() ? here()->copy.get() : nullptr; }
+  [[nodiscard]] TokenRows* tokens() const { return here() ? here()->tokens.get() : nullptr; }
   [[nodiscard]] ParameterData* bias() const { return here() ? here()->bias.get() : nullptr; }
 
   /// None for an adapter that trains no more than the bias.
   [[nodiscard]] std::optional<Wrapper> wrapper() const {
     if (const AnyAdapterState* own = state()) return Wrapper(int(own->type()));
     if (copy()) return Wrapper::copies;
+    if (tokens()) return Wrapper::tokens;
     return left_behind;
   }
   /// For the site's copy: a record of its own, that holds no more than this site's part.
@@ -132,6 +135,11 @@ namespace detail {
   fail<AdapterError>("a batch selects '" + name + "' at '" + path + "', which a registry holds for another model",
                      "its weights were made for the sites of that model, and a copy has sites of its own",
                      "give the model a registry of its own");
+}
+[[noreturn]] inline void tokens_overlap(const std::string& path, const std::string& first, const std::string& second) {
+  fail<AdapterError>("adapters '" + first + "' and '" + second + "' both have a row of their own for a token of '" + path + "'",
+                     "trained tokens replace rows, and a row can be replaced only once",
+                     "use adapters whose trainable_token_indices have no id in common together");
 }
 [[noreturn]] inline void selection_meets_merged(const std::string& path) {
   fail<MergeError>("a batch selects its adapters, and '" + path + "' has others merged into its weight",

@@ -147,7 +147,6 @@ inline void LoraConfig::validate() const {
     refuse_field("lora_bias", "cannot go with use_dora", "DoRA knows no bias; PEFT refuses it too",
                  "use one of them");
   detail::check_initialisation(*this);
-  detail::refuse_for_now(!trainable_token_indices.empty(), "trainable_token_indices", "trained tokens");
   detail::refuse_for_now(!target_parameters.empty(), "target_parameters", "LoRA to bare parameters");
   detail::refuse_for_now(ensure_weight_tying, "ensure_weight_tying", "tied adapters");
   detail::refuse_extra_fields(extra);

@@ -15,6 +15,9 @@ namespace graft {
 /// What PeftModel puts before every key of a file.
 inline constexpr std::string_view peft_prefix = "base_model.model.";
 
+/// The rows of trained tokens, below their embedding; its own tensors then stand under `token_base`.
+inline constexpr std::string_view token_parameter = "token_adapter.trainable_tokens_delta", token_base = "token_adapter.base_layer";
+
 /// A key without PeftModel's prefix.
 [[nodiscard]] constexpr std::string_view strip_peft_prefix(std::string_view key) {
   return key.starts_with(peft_prefix) ? key.substr(peft_prefix.size()) : key;

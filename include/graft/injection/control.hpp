@@ -38,12 +38,22 @@ inline void set_requires_grad_of(const ModelSites& model, unsigned id, bool valu
       for (const AdapterParameter& parameter : state->parameters())
         if (parameter.is_saved) parameter.data->set_requires_grad(value);
     if (SiteAdapter* here = entry->here()) here->copy_trains = here->copy && value;
+    if (TokenRows* tokens = entry->tokens()) tokens->rows().set_requires_grad(value);
     if (ParameterData* bias = entry->bias()) bias->set_requires_grad(value);
     for (PlainBias& bias : entry->record->plain_biases) bias.values.set_requires_grad(value);
   }
 }
 
-/// Two active adapters with a copy of one module would both replace it.
+inline void check_tokens(const SiteTable& table, const std::vector<unsigned>& ids) {
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    const SiteEntry* entry = table.find(ids[i]);
+    if (!entry || !entry->tokens()) continue;
+    for (std::size_t j = 0; j < i; ++j)
+      if (const SiteEntry* other = table.find(ids[j]); other && other->tokens() && other->tokens()->overlaps(*entry->tokens()))
+        tokens_overlap(table.path, other->record->name(), entry->record->name());
+  }
+}
+/// Two active adapters with a copy of one module, or with a row for one token, would both replace it.
 inline void check_copies(const ModelSites& model, const std::vector<unsigned>& ids) {
   for (const auto& site : model.sites) {
     const SiteTable* table = site->table();
@@ -54,6 +64,7 @@ inline void check_copies(const ModelSites& model, const std::vector<unsigned>& i
     if (owners.size() > 1)
       fail<AdapterError>("adapters " + join(owners, " and ") + " both have their own copy of '" + site->path() + "'",
                          "modules_to_save replaces a module, and it can be replaced only once", "activate one of them");
+    check_tokens(*table, ids);
   }
 }
 }  // namespace detail

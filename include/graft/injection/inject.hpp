@@ -54,8 +54,28 @@ inline void start_from_base(const AnySite& site, const PeftConfig& config, const
   state.take_initial_factors(by.start(lora->init_lora_weights, base_weight_values(site), plan.r, state.scaling(), {plan.seed, stream}));
 }
 
+/// Rows that start as those of the base. PEFT makes them even where the other parameters stay on the meta device.
+[[nodiscard]] inline std::shared_ptr<TokenRows> make_tokens(const ModelSites& model, const TokenSite& plan, bool is_inference) {
+  const AnySite& site = *model.sites[plan.site];
+  const LayerFacts facts = site.facts();
+  auto tokens = std::make_shared<TokenRows>(plan.ids, site.dtype(), facts.kind == LayerKind::embedding ? facts.out : facts.in);
+  tokens->rows().set_requires_grad(!is_inference);
+  for (const BaseTensor& tensor : site.tensors())
+    if (tensor.key == "weight" && tensor.read().device() == Device::meta) return tokens;
+  tokens->rows().allocate();
+  for (std::size_t i = 0; i < plan.ids.size(); ++i) site.copy_weight_row(plan.ids[i], tokens->rows(), Index(i));
+  return tokens;
+}
+
 /// What a planned adapter has at each site that it takes, built off to the side: (the place of the site, what is there).
 using NewSiteAdapters = std::vector<std::pair<std::size_t, std::shared_ptr<SiteAdapter>>>;
+
+/// Lets heads have the very rows of the embeddings that they are tied to.
+inline void tie_tokens(const ModelSites& model, const NewSiteAdapters& adapters) {
+  for (const auto& head : adapters)
+    for (const auto& [site, adapter] : adapters)
+      if (adapter->tokens && model.sites[site]->path() == head.second->tied_to) head.second->tokens = adapter->tokens;
+}
 
 [[nodiscard]] inline NewSiteAdapters make_site_adapters(const ModelSites& model, const InjectionPlan& plan) {
   NewSiteAdapters adapters;
@@ -77,6 +97,11 @@ using NewSiteAdapters = std::vector<std::pair<std::size_t, std::shared_ptr<SiteA
     at(site).copy = model.sites[site]->make_copy();
     at(site).copy_trains = !is_inference(plan.config);
   }
+  for (const TokenSite& one : plan.tokens) {
+    at(one.site).tokens = make_tokens(model, one, is_inference(plan.config));
+    at(one.site).tied_to = one.tied_to;
+  }
+  tie_tokens(model, adapters);
   for (const std::size_t site : plan.biases) {
     SiteAdapter& here = at(site);
     here.bias = bias_of(*model.sites[site]);
@@ -105,6 +130,7 @@ inline void check_merged(const ModelSites& model, const InjectionPlan& plan, con
   check_selection(model, selected, verb);
   for (const auto* sites : {&plan.copied, &plan.biases})
     for (const std::size_t site : *sites) check_base_is_pristine(model.sites[site]->table(), verb);
+  for (const TokenSite& one : plan.tokens) check_base_is_pristine(model.sites[one.site]->table(), verb);
 }
 
 /// Gives every site of a list a table, and room in it for one entry more.

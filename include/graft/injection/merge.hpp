@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -11,6 +10,7 @@
 #include "../core/keys.hpp"
 #include "control.hpp"
 #include "merged.hpp"
+#include "tied.hpp"
 
 namespace graft {
 
@@ -31,39 +31,6 @@ struct MergeReport {
 };
 
 namespace detail {
-/// Which tensors of a model lie on the same memory.
-class TiedTensors {
- public:
-  explicit TiedTensors(const ModelSites& model) {
-    for (const BaseTensor& tensor : model.plain) add(tensor, tensor.key);
-    for (const auto& site : model.sites)
-      for (const BaseTensor& tensor : site->tensors()) add(tensor, join_path(site->path(), tensor.key));
-  }
-  /// The names of all tensors there; more than one: they are tied.
-  [[nodiscard]] std::vector<std::string> names(const void* storage) const {
-    const auto place = storage ? tensors_.find(storage) : tensors_.end();
-    return place == tensors_.end() ? std::vector<std::string>{} : place->second.names;
-  }
-  /// Whether one of them owns the memory, or no parameter does: then it may be written.
-  [[nodiscard]] bool is_owned(const void* storage) const {
-    const auto place = tensors_.find(storage);
-    return place != tensors_.end() && place->second.is_owned;
-  }
-
- private:
-  struct Group {
-    std::vector<std::string> names;
-    bool is_owned = false;
-  };
-  void add(const BaseTensor& tensor, const std::string& name) {
-    if (!tensor.storage) return;
-    Group& group = tensors_[tensor.storage];
-    group.names.push_back(name);
-    group.is_owned = group.is_owned || !tensor.parameter || !tensor.parameter->is_borrowed();
-  }
-  std::map<const void*, Group> tensors_;
-};
-
 /// One merge over a whole model: everything is checked and kept before the first weight changes.
 class Merger {
  public:
@@ -136,7 +103,7 @@ class Merger {
     for (const unsigned id : for_good_ ? done_ : selected_)
       if (const SiteEntry* entry = table.find(id); entry && entry->copy()) copy = entry->copy();
     for (const unsigned id : fresh_)  // beside a copy, a trained bias has no effect
-      if (const SiteEntry* entry = table.find(id); entry && (entry->state() || (entry->bias() && !copy))) here.push_back(id);
+      if (const SiteEntry* entry = table.find(id); entry && acts_in_weight(*entry, copy != nullptr)) here.push_back(id);
     if (!for_good_) copy = nullptr;
     if (for_good_) check_order(table, table.merged, fresh_, selected_);
     if (here.empty() && !copy) return;
@@ -164,6 +131,10 @@ class Merger {
   void settle_tie(SiteMerge& merge, const void* storage, const ParameterData* parameter, bool& new_memory) {
     const std::vector<std::string> names = tied_.names(storage);
     if (names.size() < 2) return;
+    if (merge.is_tokens_alone() && storage == merge.door().storage() && is_same_at_all_ends(merge, names)) {
+      merge.policy().in_place = tied_.is_owned(storage);
+      return;
+    }
     const std::string problem = "'" + join(names, "' and '") + "' are one memory";
     switch (options_.tied) {
       case Tied::refuse:
@@ -181,6 +152,26 @@ class Merger {
         merge.policy().in_place = true;
         report_.warnings.push_back(problem + ": both change");
     }
+  }
+
+  /// Whether the same trained tokens are merged at every layer that shares the weight: then each writes what the others do.
+  [[nodiscard]] bool is_same_at_all_ends(const SiteMerge& merge, const std::vector<std::string>& names) const {
+    for (const std::string& name : names) {
+      const auto site = std::find_if(model_.sites.begin(), model_.sites.end(),
+                                     [&](const auto& one) { return join_path(one->path(), "weight") == name; });
+      if (site == model_.sites.end() || !(*site)->table()) return false;
+      for (const unsigned id : merge.ids()) {
+        const SiteEntry* here = model_.sites[site_of(merge)]->table()->find(id);
+        const SiteEntry* there = (*site)->table()->find(id);
+        if (!there || !there->tokens() || there->tokens() != here->tokens()) return false;
+      }
+    }
+    return true;
+  }
+  [[nodiscard]] std::size_t site_of(const SiteMerge& merge) const {
+    std::size_t place = 0;
+    while (model_.sites[place]->path() != merge.path()) ++place;
+    return place;
   }
 
   void check_values() {

@@ -10,6 +10,7 @@
 #include "../core/keys.hpp"
 #include "base_values.hpp"
 #include "plan_targets.hpp"
+#include "plan_tokens.hpp"
 #include "records.hpp"
 #include "report.hpp"
 
@@ -23,6 +24,7 @@ struct InjectionPlan {
   };
   std::vector<AdaptedSite> adapted{};
   std::vector<std::size_t> copied{};        ///< sites that are saved whole
+  std::vector<TokenSite> tokens{};          ///< sites of which rows are trained
   std::vector<std::size_t> biases{};        ///< sites whose base bias the adapter trains
   std::vector<std::size_t> plain_biases{};  ///< the same outside of sites: places in `ModelSites::plain`
   PeftConfig config;                        ///< as the record will keep it
@@ -50,6 +52,8 @@ class Planner {
     plan_.copied = std::move(targets.copied);
     std::visit([&](const auto& config) { plan_sites(config, targets.sites); }, plan_.config);
     std::visit([&](const auto& config) { plan_biases(config, targets.sites); }, plan_.config);
+    if (const auto* lora = std::get_if<LoraConfig>(&plan_.config))
+      plan_.tokens = TokenPlanner(model_, *lora, options_, targets.sites, plan_.copied, plan_.report).make();
     write_back_all_linear();
     for (const auto& [site, adapter] : plan_.adapted) {
       const LayerFacts facts = model_.sites[site]->facts();

@@ -240,7 +240,7 @@ class TargetPlanner {
       const std::string_view bare = strip_peft_prefix(key);
       if (!bare.starts_with(path) || bare.size() <= path.size() || bare[path.size()] != '.') continue;
       // an adapter's own keys, and biases, stand there without a copy too
-      if (adapted_module_of(bare).empty() && last_segment(bare) != "bias") return true;
+      if (adapted_module_of(bare).empty() && last_segment(bare) != "bias" && !bare.ends_with(token_parameter)) return true;
     }
     return false;
   }

@@ -58,6 +58,17 @@ namespace graft::detail {
   return true;
 }
 
+/// Lets tied sites share their rows again, of which a copy of the model gave each its own.
+inline void tie_again(const ModelSites& model, const AdapterGeneration& generation) {
+  for (const auto& site : model.sites) {
+    SiteAdapter* here = site->table() ? generation.at(site->table()->number) : nullptr;
+    if (!here || !here->tokens || here->tied_to.empty()) continue;
+    for (const auto& other : model.sites)
+      if (const SiteTable* table = other->table(); table && other->path() == here->tied_to)
+        if (const SiteAdapter* there = generation.at(table->number); there && there->tokens) here->tokens = there->tokens;
+  }
+}
+
 /// Lets all sites of each adapter share one record: to be called by every verb that changes one.
 inline void share_records(const ModelSites& model) {
   if (shares_records(model)) return;
@@ -86,6 +97,7 @@ inline void share_records(const ModelSites& model) {
       entry.site = number;
     }
   }
+  for (const auto& generation : generations) tie_again(model, *generation);
   for (std::size_t i = 0; i < records.size(); ++i) (void)records[i]->generation.publish(std::move(generations[i]));
   for (const auto& site : model.sites)
     if (SiteTable* table = site->table())

@@ -42,6 +42,8 @@ class AnySite {
   virtual void initialise(AnyAdapterState& state, std::uint64_t seed) const = 0;
   /// Whether the layer's traits show its weight.
   [[nodiscard]] virtual bool shows_weight() const = 0;
+  /// One row of the base weight, as `shows_weight` shows it, into row `place` of a matrix of the activations' dtype.
+  virtual void copy_weight_row(Index row, ParameterData& to, Index place) const = 0;
   /// Whether the layer's type can be copied at all.
   [[nodiscard]] virtual bool can_copy() const = 0;
   /// @throws AdapterError where a copy would share the layer's memory.
@@ -108,6 +110,10 @@ class SiteOf<Adapted<L, As...>> final : public AnySite {
     static_cast<AdapterState<T>&>(state).start_from(base_weight_of(std::as_const(site_.base_layer())));
   }
   [[nodiscard]] bool shows_weight() const override { return has_weight<const L>; }
+  void copy_weight_row(Index row, ParameterData& to, Index place) const override {
+    const Index width = to.shape().cols();
+    base_weight_of(std::as_const(site_.base_layer())).copy_rows(row, out(reinterpret_cast<T*>(to.data()) + place * width, 1, width));
+  }
   [[nodiscard]] bool can_copy() const override { return std::copy_constructible<L>; }
   [[nodiscard]] std::unique_ptr<AnyModuleCopy> make_copy() const override {
     if constexpr (std::copy_constructible<L>) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -45,20 +46,23 @@ inline void collect_saved_biases(const ModelSites& model, const AdapterRecord& r
 [[nodiscard]] inline bool is_wrapped(const SiteTable* table) {
   if (!table) return false;
   for (const SiteEntry& entry : table->entries)
-    if (const auto wrapper = entry.wrapper(); wrapper && *wrapper != Wrapper::copies) return true;
+    if (const auto wrapper = entry.wrapper(); wrapper && *wrapper != Wrapper::copies && *wrapper != Wrapper::tokens) return true;
   return false;
 }
-[[nodiscard]] inline bool is_copied(const SiteTable* table) {
-  if (!table) return false;
-  for (const SiteEntry& entry : table->entries)
-    if (entry.wrapper() == Wrapper::copies) return true;
-  return false;
+[[nodiscard]] inline bool has_wrapper(const SiteTable* table, Wrapper kind) {
+  return table && std::any_of(table->entries.begin(), table->entries.end(), [&](const SiteEntry& one) { return one.wrapper() == kind; });
+}
+/// What PEFT puts between a site's path and the names of its layer's own tensors.
+[[nodiscard]] inline std::string_view base_infix(const SiteTable* table) {
+  if (is_wrapped(table)) return "base_layer";
+  if (has_wrapper(table, Wrapper::copies)) return "original_module";
+  return has_wrapper(table, Wrapper::tokens) ? token_base : std::string_view();
 }
 
 /// A site's adapters as torch registers them: all of one name together, lora_A of each adapter, then lora_B.
 inline void collect_site(const AnySite& site, StateDict& state_dict) {
   SiteTable* table = site.table();
-  const std::string infix = is_wrapped(table) ? "base_layer" : is_copied(table) ? "original_module" : "";
+  const std::string_view infix = base_infix(table);
   for (const BaseTensor& tensor : site.tensors())
     state_dict.insert(join_path(join_path(site.path(), infix), tensor.key), tensor.read());
   if (!table) return;
@@ -77,6 +81,9 @@ inline void collect_site(const AnySite& site, StateDict& state_dict) {
     if (entry.copy())
       for (const BaseTensor& tensor : site.tensors(entry.copy()))
         state_dict.insert(join_path(join_path(site.path(), "modules_to_save." + entry.record->name()), tensor.key), tensor.read());
+  for (SiteEntry& entry : table->entries)
+    if (const TokenRows* tokens = entry.tokens())
+      state_dict.insert(memory_key(site.path(), token_parameter, entry.record->name(), ""), tokens->rows().view());
 }
 
 /// Calls plain(tensor) and site(site) in the order in which torch registers them.

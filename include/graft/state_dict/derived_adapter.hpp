@@ -73,6 +73,10 @@ inline void check_new_name(const ModelSites& model, const std::string& name) {
     const AdapterRecord* owner = nullptr;
     for (const auto& record : records) {
       const SiteEntry* entry = entry_at(*site, *record);
+      if (entry && entry->tokens())
+        fail<AdapterError>("adapter " + record->name() + " has trained tokens of '" + site->path() + "'",
+                           "they replace rows of the weight, and replacements cannot be added up",
+                           "combine adapters without trainable_token_indices");
       if (!entry || !entry->copy()) continue;
       if (owner)
         fail<AdapterError>("adapters " + owner->name() + " and " + record->name() +

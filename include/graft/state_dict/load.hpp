@@ -178,7 +178,8 @@ void for_each_whole_embedding(const ModelSites& model, const AdapterParts& parts
     const bool is_target = here && here->state;
     for (const BaseTensor& tensor : site.tensors())
       if (tensor.key == "weight")
-        offer(join_path(site.path(), is_target ? "base_layer.weight" : "weight"), tensor, is_target, site.table());
+        offer(join_path(join_path(site.path(), is_target ? "base_layer" : here && here->tokens ? token_base : ""), "weight"), tensor,
+              is_target, site.table());
   }
   for (const BaseTensor& tensor : model.plain)
     if (last_segment(tensor.key) == "weight") offer(tensor.key, tensor, false, nullptr);
@@ -199,6 +200,7 @@ inline LoadReport load_adapter_state(const ModelSites& model, const StateDict& s
                                      const LoadOptions& options) {
   const auto record = need_record(model, adapter_name);
   check_not_merged(model, *record, "set_peft_model_state_dict");
+  share_records(model);
   const AdapterParts parts = parts_of(model, *record);
   Loader loader = adapter_loader(model, parts, options);
   std::vector<std::string> whole;
@@ -234,7 +236,8 @@ LoadReport set_base_model_state_dict(M& model, const StateDict& state_dict, cons
   detail::Loader loader(options, "the base model", "model");
   const auto add = [&](const std::string& path, detail::BaseTensor& tensor) {
     loader.add({join_path(path, tensor.key), tensor.dtype, tensor.shape, std::move(tensor.write)},
-               {join_path(join_path(path, "base_layer"), tensor.key), join_path(join_path(path, "original_module"), tensor.key)});
+               {join_path(join_path(path, "base_layer"), tensor.key), join_path(join_path(path, "original_module"), tensor.key),
+                join_path(join_path(path, token_base), tensor.key)});
   };
   const auto records = detail::records_of(sites);
   for (const auto& tensor : sites.plain) {

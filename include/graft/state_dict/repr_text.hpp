@@ -60,10 +60,11 @@ struct Child {
 }
 
 /// A ParameterDict or ParameterList of "(name): Parameter containing: [text]": one entry stays on the first line.
-[[nodiscard]] inline std::string parameters_text(std::string_view type, const std::vector<Child>& parameters) {
+[[nodiscard]] inline std::string parameters_text(std::string_view type, const std::vector<Child>& parameters,
+                                                 const std::string& what = "Parameter") {
   std::vector<std::string> lines;
   for (const Child& parameter : parameters)
-    lines.push_back("  (" + parameter.name + "): Parameter containing: [" + parameter.text + "]");
+    lines.push_back("  (" + parameter.name + "): " + what + " containing: [" + parameter.text + "]");
   if (lines.size() == 1) return std::string(type) + "(" + lines.front() + ")";
   return block_text(type, lines);
 }

@@ -72,7 +72,9 @@ struct AdapterParts {
     if (ParameterData* bias = here->bias.get()) {
       const std::string wrapped = join_path(path, "base_layer.bias"), bare = join_path(path, "bias");
       // PEFT's key depends on whether this adapter wraps the layer
-      if (here->state) of_data(wrapped, {bare}, bias, wrapped);
+      const std::string beside_rows = join_path(join_path(path, token_base), "bias");
+      if (here->tokens) of_data(beside_rows, {bare, wrapped}, bias, beside_rows);
+      else if (here->state) of_data(wrapped, {bare}, bias, wrapped);
       else of_data(bare, {wrapped}, bias, bare);
     }
     if (AnyAdapterState* state = here->state.get())
@@ -94,6 +96,13 @@ struct AdapterParts {
       }
   }
   add_plain_biases(plain, model.plain.size());
+  for (std::size_t i = 0; i < model.sites.size(); ++i) {  // of a tied head the embedding's
+    SiteAdapter* here = parts.at[i];
+    if (!here || !here->tokens || !here->tied_to.empty()) continue;
+    const std::string& path = model.sites[i]->path();
+    const std::string in_memory = memory_key(path, token_parameter, parts.name, "");
+    of_data(file_key(path, token_parameter, ""), {in_memory}, &here->tokens->rows(), in_memory);
+  }
   return slots;
 }
 [[nodiscard]] inline std::vector<AdapterSlot> adapter_slots(const ModelSites& model, const AdapterRecord& record) {

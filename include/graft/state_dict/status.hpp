@@ -77,6 +77,7 @@ namespace detail {
         if (parameter.is_saved) add(parameter.data->requires_grad(), parameter.data->device());
     if (entry.copy())
       for (const BaseTensor& tensor : site.tensors(entry.copy())) add(entry.here()->copy_trains, tensor.read().device());
+    if (const TokenRows* tokens = entry.tokens()) add(tokens->rows().requires_grad(), tokens->rows().device());
     if (const ParameterData* bias = entry.bias()) add(bias->requires_grad(), bias->device());
     const auto count = std::count(wants.begin(), wants.end(), true);
     status.requires_grad[name] = !wants.empty() && count == std::ptrdiff_t(wants.size());
@@ -119,6 +120,10 @@ namespace detail {
           counts.total += tensor.shape.size();
           if (entry.here()->copy_trains) counts.trainable += tensor.shape.size();
         }
+      if (const TokenRows* tokens = entry.tokens(); tokens && entry.here()->tied_to.empty()) {
+        counts.total += tokens->rows().shape().size();
+        if (tokens->rows().requires_grad()) counts.trainable += tokens->rows().shape().size();
+      }
       // a trained bias is the base's own in PEFT: counted there once
       if (const ParameterData* bias = entry.bias(); bias && bias->requires_grad()) counts.trainable += bias->shape().size();
     }

@@ -40,6 +40,9 @@ class WrapperText {
       return module_text("ModulesToSaveWrapper", "",
                          {{"original_module", wrapped},
                           {"modules_to_save", modules([&](const SiteEntry&) { return layer; })}});
+    if (wrapper_.kind == Wrapper::tokens)
+      return module_text("TrainableTokensWrapper", "",
+                         {{"original_module", "None"}, {"token_adapter", module_text("TrainableTokensLayer", "", tokens(wrapped))}});
     if (wrapper_.kind == Wrapper::ia3)
       return module_text(class_name(), "", {{"base_layer", wrapped}, {"ia3_l", parameters("ia3_l")}});
 
@@ -100,6 +103,18 @@ class WrapperText {
         lines.push_back({entry->record->name(), tensor_class(parameter->dtype(), parameter->device()) + " of size " +
                                                   size_text(parameter->shape())});
     return parameters_text("ParameterDict", lines);
+  }
+
+  /// The rows, and a buffer of those that they stand for.
+  [[nodiscard]] std::vector<Child> tokens(const std::string& wrapped) const {
+    std::vector<Child> lines;
+    for (const SiteEntry* entry : wrapper_.entries)
+      if (const TokenRows* own = entry->tokens())
+        lines.push_back({entry->record->name(), tensor_class(own->rows().dtype(), own->rows().device()) + " of size " +
+                                                    size_text(own->rows().shape())});
+    return {{"base_layer", wrapped},
+            {"trainable_tokens_delta", parameters_text("ParameterDict", lines)},
+            {"trainable_tokens_original", parameters_text("BufferDict", lines, "Buffer")}};
   }
 
   /// lora_A and lora_B: layers of LoRA, bare parameters of AdaLoRA.
