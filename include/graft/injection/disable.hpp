@@ -28,7 +28,7 @@ class [[nodiscard]] AdapterGuard {
   AdapterGuard(AdapterGuard&&) noexcept = default;
   AdapterGuard& operator=(AdapterGuard&&) = delete;
   ~AdapterGuard() {
-    for (std::size_t i = 0; i < model_.sites.size(); ++i) {
+    for (std::size_t i = model_.sites.size(); i-- > 0;) {  // back to front: tied layers share what was exchanged
       SiteTable* table = model_.sites[i]->table();
       if (!table || table->enabled == was_enabled_[i]) continue;
       table->enabled = was_enabled_[i];
