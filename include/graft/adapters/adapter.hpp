@@ -31,6 +31,7 @@ struct AdapterPlan {
   bool low_cpu_mem_usage = false;  ///< leave the parameters on the meta device
   std::uint64_t seed = 0;
   std::string path;  ///< of the site: names the random streams
+  unsigned depth = 0;  ///< how many wrappers of other methods are around it
 };
 
 /// A parameter of an adapter at a site, with PEFT's name: in memory `lora_A.<adapter>.weight`.

@@ -39,8 +39,9 @@ class Fold final : public AnyFold {
       if (const ParameterData* bias = entry->bias(); bias && with_trained_bias) trained_bias_ = bias;
       if (const TokenRows* tokens = entry->tokens()) tokens_.push_back(tokens);
       if (const AnyAdapterState* state = entry->state())
-        states_.push_back({static_cast<const AdapterState<T>*>(state), entry->record->strength()});
+        states_.push_back({static_cast<const AdapterState<T>*>(state), entry->record->strength(), entry->depth()});
     }
+    for (const Weighted& one : states_) deepest_ = std::max(deepest_, one.depth);
     for (const Weighted& one : states_) {
       is_additive_ = is_additive_ && one.state->is_additive();
       reads_base_ = reads_base_ || one.state->reads_base();
@@ -104,7 +105,18 @@ class Fold final : public AnyFold {
   struct Weighted {
     const AdapterState<T>* state;
     double weight;
+    unsigned depth;
   };
+  /// Calls f(an adapter) as a forward does: from the innermost level out, on each what adds before what scales.
+  template <class F>
+  void for_each_step(F f) {
+    for (unsigned depth = deepest_ + 1; depth-- > 0;) {
+      for (const Weighted& one : states_)
+        if (one.depth == depth && one.state->has_update()) f(one, false);
+      for (const Weighted& one : states_)
+        if (one.depth == depth && one.state->has_factors()) f(one, true);
+    }
+  }
 
   [[nodiscard]] bool changes_weight() const { return !states_.empty() || !tokens_.empty(); }
 
@@ -172,10 +184,10 @@ class Fold final : public AnyFold {
     base.copy_rows(begin, rows);
     for (const TokenRows* tokens : tokens_) replace_weight_rows<T>(*tokens, begin, rows);
     const WeightRows<T> w{begin, rows, base, &workspace_};
-    for (const Weighted& one : states_)
-      if (one.state->has_update()) one.state->fold_update(w, one.weight);
-    for (const Weighted& one : states_)
-      if (one.state->has_factors()) one.state->fold_factors(w, one.weight);
+    for_each_step([&](const Weighted& one, bool scales) {
+      if (scales) one.state->fold_factors(w, one.weight);
+      else one.state->fold_update(w, one.weight);
+    });
   }
 
   /// Calls f(begin, rows) with scratch for some rows at a time, until it says no.
@@ -201,10 +213,7 @@ class Fold final : public AnyFold {
     if (!changes || !(needs || base.has_bias())) return {};
     std::vector<T> bias(std::size_t(trained_bias_ ? trained_bias_->shape().size() : base.shape()[0]));
     if (base.has_bias()) base.copy_bias(bias.data());
-    for (const Weighted& one : states_)
-      if (one.state->has_update()) one.state->fold_bias(bias.data(), one.weight, base);
-    for (const Weighted& one : states_)
-      if (one.state->has_factors()) one.state->fold_bias(bias.data(), one.weight, base);
+    for_each_step([&](const Weighted& one, bool) { one.state->fold_bias(bias.data(), one.weight, base); });
     return bias;
   }
 
@@ -213,6 +222,7 @@ class Fold final : public AnyFold {
   std::vector<Weighted> states_;
   std::vector<const TokenRows*> tokens_;
   const ParameterData* trained_bias_ = nullptr;
+  unsigned deepest_ = 0;
   bool is_additive_ = true, reads_base_ = false;
   Workspace workspace_;
 };

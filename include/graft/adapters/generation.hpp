@@ -30,6 +30,8 @@ struct SiteAdapter {
   std::shared_ptr<TokenRows> tokens{};    ///< shared by an embedding and the head that is tied to it
   std::string tied_to{};                  ///< at such a head: the path of the embedding
 
+  unsigned depth = 0;                     ///< how many wrappers of other methods are around it, whose base it is part of
+
   [[nodiscard]] std::shared_ptr<SiteAdapter> clone() const {
     auto same = std::make_shared<SiteAdapter>();
     if (state) same->state = state->clone();
@@ -38,6 +40,7 @@ struct SiteAdapter {
     same->copy_trains = copy_trains;
     if (tokens) same->tokens = std::make_shared<TokenRows>(*tokens);
     same->tied_to = tied_to;
+    same->depth = depth;
     return same;
   }
 };

@@ -40,10 +40,13 @@ struct MergePolicy {
   if (outer.tokens() && (folded || (inner.tokens() && inner.tokens()->overlaps(*outer.tokens()))))
     return MergeRefusal{out + " replaces rows of the weight, in which " + in + " would be missing", ""};
   if (!folded || !added) return {};
-  if (folded->has_factors() && added->has_update())
+  const bool is_inside = outer.depth() > inner.depth(), is_level = outer.depth() == inner.depth();
+  if (is_inside && added->has_factors() && folded->has_update())
+    return MergeRefusal{out + " scales what is inside of " + in + ", and would scale " + in + " too", ""};
+  if ((is_inside || is_level) && folded->has_factors() && added->has_update())
     return MergeRefusal{in + " scales what " + out + " adds, and would not once it is merged alone", ""};
   if (added->reads_base()) return MergeRefusal{out + " is computed from the base weight, which " + in + " would change", ""};
-  if (folded->reads_base() && added->has_update() && outer_is_first)
+  if (folded->reads_base() && added->has_update() && (is_inside || (is_level && outer_is_first)))
     return MergeRefusal{in + " scales what " + out + " adds before it, and would not once it is merged alone", ""};
   return {};
 }

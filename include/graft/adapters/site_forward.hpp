@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 #include <memory>
 #include <span>
@@ -54,7 +55,7 @@ class SiteForward {
     }
     // one product for all rows, so that base rows keep the bits that they have without adapters
     if (!(any_copy_ && batch_.segments.size() == 1)) call_base<L, T, Axes>(layer_, seen, y, batch_.workspace);
-    finish(seen, y);
+    finish(x, seen, y);
   }
 
   /// y holds the base product of x already: adds the adapters, anew where one acts before or replaces it.
@@ -71,7 +72,7 @@ class SiteForward {
       });
       new (&seen.rows) In<T>(in<T>(copy));
     }
-    finish(seen, y);
+    finish(x, seen, y);
   }
 
  private:
@@ -116,7 +117,40 @@ class SiteForward {
     return has_acted;
   }
 
-  void finish(const SiteInput<T>& x, Out<T> y) const {
+  /// What one level of nesting adds and scales, in y where the levels inside of it stand.
+  void add_level(unsigned depth, std::span<const Selected> here, const SiteInput<T>& x, Out<T> y, const BaseWeight<T>& base) const {
+    for (const Selected& one : here)
+      if (one.adapter->state && one.adapter->depth == depth) state_of(one).update(x, y, one.weight, base, batch_.workspace);
+    for (const Selected& one : here)
+      if (one.adapter->state && one.adapter->depth == depth) state_of(one).after(y, one.weight);
+  }
+  /// Where methods are nested, those inside make the base of those outside, which do not see how they scale the input.
+  void add_levels(std::span<const Selected> here, const SiteInput<T>& x, const SiteInput<T>& seen, Out<T> y,
+                  const BaseWeight<T>& base) const {
+    unsigned deepest = 0, deepest_before = 0;
+    for (const Selected& one : here) {
+      if (!one.adapter->state) continue;
+      deepest = std::max(deepest, one.adapter->depth);
+      if (state_of(one).acts_before()) deepest_before = std::max(deepest_before, one.adapter->depth);
+    }
+    for (unsigned depth = deepest + 1; depth-- > 0;) {
+      if (depth >= deepest_before) {
+        add_level(depth, here, seen, y, base);
+        continue;
+      }
+      const Scratch<T> memory(batch_.workspace, x.rows.size());
+      Out<T> copy = out<T>(memory.data(), x.rows.rows(), x.rows.cols());
+      copy = x.rows;
+      for (const Selected& one : here)
+        if (one.adapter->state && one.adapter->depth <= depth && state_of(one).acts_before()) state_of(one).before(copy, one.weight);
+      SiteInput<T> outside = x;
+      new (&outside.rows) In<T>(in<T>(copy));
+      add_level(depth, here, outside, y, base);
+    }
+  }
+
+  /// `whole` came in, `x` is that after all steps before the base product, which stands in y.
+  void finish(const SiteInput<T>& whole, const SiteInput<T>& x, Out<T> y) const {
     selected_.for_each_segment([&](const Segment& segment, std::span<const Selected> here) {
       const SiteInput<T> seen = x.part(segment.begin, segment.rows);
       Out<T> rows = rows_of(y, segment.begin, segment.rows);
@@ -135,10 +169,7 @@ class SiteForward {
           exchange_bias(rows, *one.adapter->bias);
           base = base.with_bias(one.adapter->bias.get());
         }
-      for (const Selected& one : here)
-        if (one.adapter->state) state_of(one).update(seen, rows, one.weight, base, batch_.workspace);
-      for (const Selected& one : here)
-        if (one.adapter->state) state_of(one).after(rows, one.weight);
+      add_levels(here, whole.part(segment.begin, segment.rows), seen, rows, base);
     });
   }
 

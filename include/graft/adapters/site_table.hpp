@@ -29,6 +29,7 @@ struct SiteEntry {
   [[nodiscard]] AnyAdapterState* state() const { return here() ? here()->state.get() : nullptr; }
   [[nodiscard]] AnyModuleCopy* copy() const { return here() ? here()->copy.get() : nullptr; }
   [[nodiscard]] TokenRows* tokens() const { return here() ? here()->tokens.get() : nullptr; }
+  [[nodiscard]] unsigned depth() const { return here() ? here()->depth : 0; }
   [[nodiscard]] ParameterData* bias() const { return here() ? here()->bias.get() : nullptr; }
 
   /// None for an adapter that trains no more than the bias.

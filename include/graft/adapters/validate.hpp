@@ -148,7 +148,6 @@ inline void LoraConfig::validate() const {
                  "use one of them");
   detail::check_initialisation(*this);
   detail::refuse_for_now(!target_parameters.empty(), "target_parameters", "LoRA to bare parameters");
-  detail::refuse_for_now(ensure_weight_tying, "ensure_weight_tying", "tied adapters");
   detail::refuse_extra_fields(extra);
 }
 

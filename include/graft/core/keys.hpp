@@ -37,11 +37,31 @@ inline constexpr std::string_view token_parameter = "token_adapter.trainable_tok
   return {};
 }
 
+/// A module's path without the `base_layer` components at its end, and how many these are: so many wrappers of other
+/// methods stand around an adapter with such keys.
+struct NestedModule {
+  std::string_view path;
+  unsigned depth = 0;
+};
+[[nodiscard]] constexpr NestedModule without_base_layers(std::string_view module) {
+  constexpr std::string_view end = ".base_layer";
+  NestedModule nested{module};
+  for (; nested.path.size() > end.size() && nested.path.ends_with(end); ++nested.depth) nested.path.remove_suffix(end.size());
+  return nested;
+}
+
 /// "path.name", or "name" at the root.
 [[nodiscard]] inline std::string join_path(std::string_view path, std::string_view name) {
   std::string whole(path);
   if (!whole.empty() && !name.empty()) whole += '.';
   return whole += name;
+}
+
+/// The module that an adapter's parameters stand in, inside of `depth` wrappers: "q_proj.base_layer".
+[[nodiscard]] inline std::string nested_path(std::string_view path, unsigned depth) {
+  std::string module(path);
+  for (; depth; --depth) module += ".base_layer";
+  return module;
 }
 
 /// The key in an adapter's file, without prefix: "q_proj.lora_A.weight".

@@ -70,6 +70,21 @@ inline void start_from_base(const AnySite& site, const PeftConfig& config, const
 /// What a planned adapter has at each site that it takes, built off to the side: (the place of the site, what is there).
 using NewSiteAdapters = std::vector<std::pair<std::size_t, std::shared_ptr<SiteAdapter>>>;
 
+/// Lets a head and its embedding share what one adapter has at both.
+inline void tie_ends(const ModelSites& model, const TiedEnds& ends, SiteAdapter& embedding, SiteAdapter& head) {
+  head.tied_to = model.sites[ends.embedding]->path();
+  if (embedding.state && head.state) (void)tie_factors(*embedding.state, *head.state, false);
+  if (!embedding.copy || !head.copy) return;
+  const auto weight = [&](std::size_t site, AnyModuleCopy* copy) -> ParameterData* {
+    for (const BaseTensor& tensor : model.sites[site]->tensors(copy))
+      if (tensor.key == "weight") return tensor.parameter;
+    return nullptr;
+  };
+  ParameterData* own = weight(ends.embedding, embedding.copy.get());
+  ParameterData* shared = weight(ends.head, head.copy.get());
+  if (own && shared) *shared = own->share();
+}
+
 /// Lets heads have the very rows of the embeddings that they are tied to.
 inline void tie_tokens(const ModelSites& model, const NewSiteAdapters& adapters) {
   for (const auto& head : adapters)
@@ -90,6 +105,7 @@ inline void tie_tokens(const ModelSites& model, const NewSiteAdapters& adapters)
   for (const auto& [site, adapter] : plan.adapted) {
     SiteAdapter& here = at(site);
     here.state = model.sites[site]->make_state(plan.config, adapter);
+    here.depth = adapter.depth;
     start_from_base(*model.sites[site], plan.config, adapter, *here.state);
     if (!adapter.low_cpu_mem_usage) model.sites[site]->initialise(*here.state, adapter.seed);
   }
@@ -102,6 +118,7 @@ inline void tie_tokens(const ModelSites& model, const NewSiteAdapters& adapters)
     at(one.site).tied_to = one.tied_to;
   }
   tie_tokens(model, adapters);
+  for (const TiedEnds& ends : plan.ties) tie_ends(model, ends, at(ends.embedding), at(ends.head));
   for (const std::size_t site : plan.biases) {
     SiteAdapter& here = at(site);
     here.bias = bias_of(*model.sites[site]);

@@ -10,6 +10,7 @@
 #include "../core/keys.hpp"
 #include "base_values.hpp"
 #include "plan_targets.hpp"
+#include "plan_ties.hpp"
 #include "plan_tokens.hpp"
 #include "records.hpp"
 #include "report.hpp"
@@ -24,6 +25,7 @@ struct InjectionPlan {
   };
   std::vector<AdaptedSite> adapted{};
   std::vector<std::size_t> copied{};        ///< sites that are saved whole
+  std::vector<TiedEnds> ties{};             ///< sites that share one adapter
   std::vector<TokenSite> tokens{};          ///< sites of which rows are trained
   std::vector<std::size_t> biases{};        ///< sites whose base bias the adapter trains
   std::vector<std::size_t> plain_biases{};  ///< the same outside of sites: places in `ModelSites::plain`
@@ -43,11 +45,13 @@ class Planner {
         options_(options),
         name_(name),
         replaced_(replaced),
+        nested_(options.file ? options.file : options.state_dict),
         plan_{.config = config} {}
 
   [[nodiscard]] InjectionPlan make() && {
     std::visit([](const auto& config) { config.validate(); }, plan_.config);
     TargetPlan targets = plan_targets(model_, plan_.config, options_);
+    plan_.ties = TiePlanner(model_, plan_.config, targets).make();
     plan_.report = std::move(targets.report);
     plan_.copied = std::move(targets.copied);
     std::visit([&](const auto& config) { plan_sites(config, targets.sites); }, plan_.config);
@@ -68,6 +72,7 @@ class Planner {
     adapter.path = model_.sites[site]->path();
     adapter.low_cpu_mem_usage = options_.low_cpu_mem_usage;
     adapter.seed = options_.seed;
+    adapter.depth = nested_.depth(adapter.path);
     return adapter;
   }
 
@@ -81,10 +86,22 @@ class Planner {
       check(config, model_.sites[site]->facts(), adapter);
       check_initialisation(config, *model_.sites[site], adapter);
       if (config.use_dora) check_dora(*model_.sites[site]);
+      for (const TiedEnds& ends : plan_.ties)
+        if (ends.head == site) tie(config, ends, adapter, ranks);
       plan_.adapted.push_back({site, std::move(adapter)});
     }
     ranks.report_idle(options_.strict_targets, plan_.report);
     alphas.report_idle(options_.strict_targets, plan_.report);
+  }
+
+  void tie(const LoraConfig& config, const TiedEnds& ends, AdapterPlan& head, PatternUse<int>& ranks) const {
+    const std::string& embedding = model_.sites[ends.embedding]->path();
+    if (head.r != ranks.value(embedding).value_or(config.r))
+      fail<ConfigError>("ensure_weight_tying, and rank_pattern gives '" + head.path + "' another rank than '" + embedding + "'",
+                        "both ends of a tie share one adapter", "give both the same rank");
+    if (!config.init_lora_weights.is_bool() || config.use_dora || config.lora_bias)
+      fail<ConfigError>("ensure_weight_tying at '" + head.path + "' with use_dora, lora_bias or an init_lora_weights that is a name",
+                        "what they add has no counterpart at the other end of the tie", "leave one of them out");
   }
 
   void check(const LoraConfig& config, const LayerFacts& facts, const AdapterPlan& adapter) {
@@ -201,7 +218,7 @@ class Planner {
   [[nodiscard]] bool is_feedforward(const Ia3Config& config, const LayerFacts& facts, const std::string& path) const {
     const auto& modules = config.feedforward_modules;
     if (!options_.file) return match_index(modules, path) >= 0;
-    const std::string key = file_key(path, "ia3_l", "");
+    const std::string key = file_key(nested_path(path, nested_.depth(path)), "ia3_l", "");
     const TensorView* saved = options_.file->find(key);
     if (!saved) saved = options_.file->find(std::string(peft_prefix) + key);
     if (saved && facts.kind == LayerKind::linear && saved->shape.size() == 2 && saved->shape[0] != saved->shape[1])
@@ -275,6 +292,7 @@ class Planner {
   const InjectOptions& options_;
   const std::string& name_;
   const AdapterRecord* replaced_;
+  NestedKeys nested_;
   InjectionPlan plan_;
 };
 

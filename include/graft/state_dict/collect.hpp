@@ -52,17 +52,23 @@ inline void collect_saved_biases(const ModelSites& model, const AdapterRecord& r
 [[nodiscard]] inline bool has_wrapper(const SiteTable* table, Wrapper kind) {
   return table && std::any_of(table->entries.begin(), table->entries.end(), [&](const SiteEntry& one) { return one.wrapper() == kind; });
 }
+[[nodiscard]] inline unsigned deepest_of(const SiteTable* table) {
+  unsigned deepest = 0;
+  if (table)
+    for (const SiteEntry& entry : table->entries) deepest = std::max(deepest, entry.depth());
+  return deepest;
+}
 /// What PEFT puts between a site's path and the names of its layer's own tensors.
-[[nodiscard]] inline std::string_view base_infix(const SiteTable* table) {
-  if (is_wrapped(table)) return "base_layer";
+[[nodiscard]] inline std::string base_infix(const SiteTable* table) {
+  if (is_wrapped(table)) return nested_path("base_layer", deepest_of(table));
   if (has_wrapper(table, Wrapper::copies)) return "original_module";
-  return has_wrapper(table, Wrapper::tokens) ? token_base : std::string_view();
+  return has_wrapper(table, Wrapper::tokens) ? std::string(token_base) : std::string();
 }
 
 /// A site's adapters as torch registers them: all of one name together, lora_A of each adapter, then lora_B.
 inline void collect_site(const AnySite& site, StateDict& state_dict) {
   SiteTable* table = site.table();
-  const std::string_view infix = base_infix(table);
+  const std::string infix = base_infix(table);
   for (const BaseTensor& tensor : site.tensors())
     state_dict.insert(join_path(join_path(site.path(), infix), tensor.key), tensor.read());
   if (!table) return;
@@ -71,12 +77,15 @@ inline void collect_site(const AnySite& site, StateDict& state_dict) {
     if (entry.state())
       for (const AdapterParameter& parameter : entry.state()->parameters())
         if (std::find(names.begin(), names.end(), parameter.name) == names.end()) names.push_back(parameter.name);
-  for (const std::string_view name : names)
-    for (SiteEntry& entry : table->entries)
-      if (entry.state())
-        for (const AdapterParameter& parameter : entry.state()->parameters())
-          if (parameter.name == name)
-            state_dict.insert(memory_key(site.path(), name, entry.record->name(), parameter.suffix), parameter.data->view());
+  for (unsigned depth = deepest_of(table) + 1; depth-- > 0;) {
+    const std::string module = nested_path(site.path(), depth);
+    for (const std::string_view name : names)
+      for (SiteEntry& entry : table->entries)
+        if (entry.state() && entry.depth() == depth)
+          for (const AdapterParameter& parameter : entry.state()->parameters())
+            if (parameter.name == name)
+              state_dict.insert(memory_key(module, name, entry.record->name(), parameter.suffix), parameter.data->view());
+  }
   for (SiteEntry& entry : table->entries)
     if (entry.copy())
       for (const BaseTensor& tensor : site.tensors(entry.copy()))

@@ -36,7 +36,9 @@ inline void check_same_sites(const ModelSites& model, const AdapterParts& old, c
 [[nodiscard]] inline bool any_wants_gradients(const AdapterParts& parts) {
   for (const SiteAdapter* here : parts.at) {
     if (!here) continue;
-    if (here->copy_trains || (here->bias && here->bias->requires_grad())) return true;
+    if (here->copy_trains || (here->bias && here->bias->requires_grad()) ||
+        (here->tokens && here->tokens->rows().requires_grad()))
+      return true;
     if (here->state)
       for (const AdapterParameter& parameter : here->state->parameters())
         if (parameter.data->requires_grad()) return true;

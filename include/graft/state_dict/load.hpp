@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "../injection/merged.hpp"
+#include "../injection/plan_ties.hpp"
 #include "collect.hpp"
+#include "nested.hpp"
 
 namespace graft {
 
@@ -196,12 +198,26 @@ void for_each_whole_embedding(const ModelSites& model, const AdapterParts& parts
   return loader;
 }
 
+/// Both ends of a tie stand in the file. Where they differ PEFT keeps what it reads last, the head's.
+inline void settle_ties(const ModelSites& model, const AdapterParts& parts, LoadReport& report) {
+  for (std::size_t head = 0; head < parts.at.size(); ++head) {
+    const SiteAdapter* at_head = parts.at[head];
+    if (!at_head || !at_head->state || at_head->tied_to.empty()) continue;
+    for (std::size_t site = 0; site < parts.at.size(); ++site)
+      if (parts.at[site] && parts.at[site]->state && model.sites[site]->path() == at_head->tied_to)
+        if (tie_factors(*parts.at[site]->state, *at_head->state, true))
+          report.warnings.push_back("the adapter of '" + model.sites[head]->path() + "' is tied to that of '" + at_head->tied_to +
+                                    "' and was saved with other values: these were taken for both");
+  }
+}
+
 inline LoadReport load_adapter_state(const ModelSites& model, const StateDict& state_dict, std::string_view adapter_name,
                                      const LoadOptions& options) {
   const auto record = need_record(model, adapter_name);
   check_not_merged(model, *record, "set_peft_model_state_dict");
   share_records(model);
   const AdapterParts parts = parts_of(model, *record);
+  NestingGuard nesting(model, parts, state_dict);
   Loader loader = adapter_loader(model, parts, options);
   std::vector<std::string> whole;
   for_each_whole_embedding(model, parts, state_dict, [&](const std::string& key, BaseTensor tensor, const SiteTable* table) {
@@ -210,6 +226,8 @@ inline LoadReport load_adapter_state(const ModelSites& model, const StateDict& s
     loader.add({key, tensor.dtype, tensor.shape, std::move(tensor.write), false});
   });
   LoadReport report = std::move(loader).load(state_dict);
+  nesting.keep();
+  settle_ties(model, parts, report);
   for (const std::string& key : whole)
     if (std::find(report.loaded.begin(), report.loaded.end(), key) != report.loaded.end())
       report.warnings.push_back("'" + key + "' was saved beside the adapter and replaces the base's, for all adapters");
@@ -237,7 +255,7 @@ LoadReport set_base_model_state_dict(M& model, const StateDict& state_dict, cons
   const auto add = [&](const std::string& path, detail::BaseTensor& tensor) {
     loader.add({join_path(path, tensor.key), tensor.dtype, tensor.shape, std::move(tensor.write)},
                {join_path(join_path(path, "base_layer"), tensor.key), join_path(join_path(path, "original_module"), tensor.key),
-                join_path(join_path(path, token_base), tensor.key)});
+                join_path(join_path(path, token_base), tensor.key), join_path(join_path(path, "base_layer.base_layer"), tensor.key)});
   };
   const auto records = detail::records_of(sites);
   for (const auto& tensor : sites.plain) {

@@ -69,8 +69,9 @@ struct AdapterParts {
     SiteAdapter* here = parts.at[i];
     if (!here) continue;
     const std::string& path = site.path();
+    const std::string module = nested_path(path, here->depth);
     if (ParameterData* bias = here->bias.get()) {
-      const std::string wrapped = join_path(path, "base_layer.bias"), bare = join_path(path, "bias");
+      const std::string wrapped = join_path(module, "base_layer.bias"), bare = join_path(path, "bias");
       // PEFT's key depends on whether this adapter wraps the layer
       const std::string beside_rows = join_path(join_path(path, token_base), "bias");
       if (here->tokens) of_data(beside_rows, {bare, wrapped}, bias, beside_rows);
@@ -80,10 +81,10 @@ struct AdapterParts {
     if (AnyAdapterState* state = here->state.get())
       for (const AdapterParameter& parameter : state->parameters()) {
         if (!parameter.is_saved) continue;
-        const std::string in_memory = memory_key(path, parameter.name, parts.name, parameter.suffix);
+        const std::string in_memory = memory_key(module, parameter.name, parts.name, parameter.suffix);
         std::vector<std::string> others{in_memory};
-        std::string key = file_key(path, parameter.name, parameter.suffix);
-        if (!parameter.has_suffix_in_file) others.push_back(std::exchange(key, file_key(path, parameter.name, "")));
+        std::string key = file_key(module, parameter.name, parameter.suffix);
+        if (!parameter.has_suffix_in_file) others.push_back(std::exchange(key, file_key(module, parameter.name, "")));
         of_data(std::move(key), std::move(others), parameter.data, in_memory);
       }
     if (here->copy)

@@ -58,6 +58,7 @@ class StagedAdapter {
       if (saved && is_same(*saved, tensor.read())) loader.accept(key);
     });
     LoadReport report = std::move(loader).load(state_dict);
+    settle_ties(model_, parts_, report);
     for (const std::string& target : injected_.unmatched_targets)
       report.warnings.push_back("the target '" + target + "' matches no module of this model");
     report.warnings.insert(report.warnings.end(), injected_.warnings.begin(), injected_.warnings.end());
@@ -69,6 +70,7 @@ class StagedAdapter {
       if (adapter->state)
         for (const AdapterParameter& parameter : adapter->state->parameters())
           if (parameter.is_saved) parameter.data->set_requires_grad(value);
+      if (adapter->tokens) adapter->tokens->rows().set_requires_grad(value);
       if (adapter->bias) adapter->bias->set_requires_grad(value);
       adapter->copy_trains = adapter->copy && value;
     }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,11 +21,14 @@ struct LayerWrapper {
 /// where it is of its kind, else around it.
 [[nodiscard]] inline std::vector<LayerWrapper> wrappers_of(const SiteTable& table) {
   std::vector<LayerWrapper> wrappers;
-  for (const SiteEntry& entry : table.entries) {
-    const auto kind = entry.wrapper();
+  std::vector<const SiteEntry*> entries;
+  for (const SiteEntry& entry : table.entries) entries.push_back(&entry);
+  std::stable_sort(entries.begin(), entries.end(), [](const SiteEntry* a, const SiteEntry* b) { return a->depth() > b->depth(); });
+  for (const SiteEntry* entry : entries) {
+    const auto kind = entry->wrapper();
     if (!kind) continue;
     if (wrappers.empty() || wrappers.back().kind != *kind) wrappers.push_back({*kind});
-    if (entry.record) wrappers.back().entries.push_back(&entry);
+    if (entry->record) wrappers.back().entries.push_back(entry);
   }
   return wrappers;
 }
