@@ -253,5 +253,8 @@ def all_cases():
     add(loaded, "lora_tokens_of_head", decoder, lora(q | {"trainable_token_indices": {"lm_head": some, "embed_tokens": few}}))
     add(loaded, "lora_tokens_tied", of(decoder, tied=True), lora(q | {"trainable_token_indices": few}))
     add(low_level, "lora_tokens_bare", decoder, lora(q | {"trainable_token_indices": few + others}, style="bare"), True, source="struct", bare=True)
+    tie = {"target_modules": ["lm_head"], "ensure_weight_tying": True}  # PEFT saves no embedding whole then
+    add(loaded, "lora_tied", of(decoder, tied=True), lora(tie))
+    add(low_level, "lora_tied_bare", of(decoder, tied=True), lora(tie | {"r": 3}, style="bare"), True, source="struct")
     add(fresh, "lora_tokens_fresh", decoder, lora(q | {"trainable_token_indices": {"embed_tokens": few}}, style="bare"))
     return made
