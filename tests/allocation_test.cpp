@@ -203,3 +203,31 @@ TEST_CASE("passes of many sizes take nothing once each was seen") {
   CHECK(allocations_of(passes) == 0);
   CHECK(batch.workspace().reserved() == reserved);
 }
+
+struct TokenModel {
+  Adaptable<graft::Embedding<>> embed_tokens{11, width};
+  Adaptable<graft::Linear<>> p{width, width}, lm_head{width, 11};
+
+  TokenModel() {
+    graft::initialise(*this, 5);
+    lm_head->weight = embed_tokens->weight.share();
+  }
+  auto operator()(const auto& ids) const { return lm_head(p(embed_tokens(ids))); }
+  GRAFT_MODULE(embed_tokens, p, lm_head)
+};
+
+TEST_CASE("trained tokens of an embedding and a head on its memory") {
+  TokenModel model;
+  for (const char* name : {"one", "two"})
+    (void)graft::inject_adapter_in_model(
+        graft::LoraConfig{.r = 2, .target_modules = {"p"}, .trainable_token_indices = {name[0] == 'o' ? 3 : 5, 7}}, model, name);
+  const AdapterSelection one = graft::select(model, {{"one"}}), two = graft::select(model, {{"two"}});
+  const std::vector<int> ids{3, 7, 5, 0, 3};
+  Batch batch;
+  const auto pass = [&] {
+    batch.clear();
+    batch.add(2, one).add(1, graft::base_only()).add(2, two);
+    const auto y = model(batch.input(ids));
+  };
+  CHECK(when_warm(pass) == 0);
+}
