@@ -237,7 +237,7 @@ class Planner {
   void plan_biases(const C& config, const std::vector<std::size_t>& sites) {
     if (config.bias == Bias::none) return;
     for (const auto& record : records_of(model_))
-      if (record.get() != replaced_ && trains_biases(record->config()))
+      if (record.get() != replaced_ && trains_biases(record->generation.pin()->config))  // a hot-swap may be going on
         fail<AdapterError>("a second adapter with bias != none: '" + record->name() + "' trains biases already",
                            "biases belong to the base, and only one adapter of a model may train them",
                            "inject it with bias = none, or delete the other one");
