@@ -116,12 +116,13 @@ TEST_CASE_TEMPLATE("a pass of a Llama on rows", T, float, double, graft::bf16) {
   inject_all_methods(model);
   const std::vector<AdapterSelection> selections{
       {}, graft::base_only(), graft::select(model, {{"lora", 0.5}}), graft::select(model, {{"adalora"}, {"ia3", 2}}),
-      graft::select(model, {{"lora"}, {"ia3"}}), graft::select(model, {{"lora"}, {"dora"}}), graft::select(model, {{"dora", 0.5}})};
+      graft::select(model, {{"lora"}, {"ia3"}}), graft::select(model, {{"lora"}, {"dora"}}), graft::select(model, {{"dora", 0.5}}),
+      graft::select(model, {{"lora", 0.5}}), graft::select(model, {{"lora"}, {"dora"}})};  // two stand apart
   const std::vector<int> ids{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 1, 2, 3, 4, 5, 6, 7};
   std::deque<KvCache<S>> caches;
   for (std::size_t i = 0; i < selections.size(); ++i) caches.emplace_back(2, 6, 9);
   Batch batch;
-  Matrix<S> logits(7, 11);
+  Matrix<S> logits(9, 11);
   const auto pass = [&](Index rows) {
     batch.clear();
     for (std::size_t i = 0; i < selections.size(); ++i) batch.add(i == 0 ? rows - 1 : rows, selections[i], &caches[i]);

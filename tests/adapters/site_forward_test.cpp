@@ -123,3 +123,64 @@ TEST_CASE("the laws hold for LoRA and DoRA at a 3-d convolution") {
   laws::all<awkward::Conv3dCase<double>, laws::LoraMethod>();
   laws::all<awkward::Conv3dCase<double>, laws::DoraMethod>();
 }
+
+namespace {
+struct Mixed {
+  graft::Adaptable<graft::Embedding<>> embed{11, 7};
+  graft::Adaptable<graft::Linear<>> p{7, 13};
+  graft::Adaptable<graft::Conv2d<>> conv{3, 4, graft::Conv2dOptions{.kernel = 3, .padding = 1}};
+  auto operator()(const auto& ids) const { return p(embed(ids)); }
+  GRAFT_MODULE(embed, p, conv)
+};
+
+Mixed all_methods() {
+  Mixed net;
+  graft::initialise(net, 3);
+  trained::inject(graft::LoraConfig{.r = 3, .lora_alpha = 7, .target_modules = {"embed", "p", "conv"}}, net, "lora", 1, false);
+  trained::inject(graft::LoraConfig{.r = 2, .lora_alpha = 5, .target_modules = {"embed", "p", "conv"}, .use_dora = true}, net, "dora", 2, false);
+  trained::inject(graft::AdaLoraConfig{.init_r = 3, .target_modules = {"p"}}, net, "adalora", 3, false);
+  trained::inject(graft::Ia3Config{.target_modules = {"p", "conv"}, .feedforward_modules = {"p"}}, net, "ia3", 4, false);
+  trained::inject(graft::LoraConfig{.r = 2, .bias = graft::Bias::lora_only, .target_modules = {"p"}}, net, "bias", 5, false);
+  trained::inject(graft::LoraConfig{.r = 2, .target_modules = {"conv"}, .modules_to_save = {"p"}}, net, "copy", 6, false);
+  return net;
+}
+}  // namespace
+
+TEST_CASE("rows of equal selections that stand apart have the bits of each row alone") {
+  const Mixed net = all_methods();
+  const std::vector<graft::AdapterSelection> selections{
+      graft::select(net, {{"lora"}}),          graft::base_only(),
+      graft::select(net, {{"dora", 0.5}}),     graft::select(net, {{"adalora"}, {"ia3", 2}}),
+      graft::select(net, {{"bias"}}),          graft::select(net, {{"copy"}, {"lora", -1}}),
+      graft::select(net, {{"ia3"}}),           graft::select(net, {{"ia3"}, {"lora"}, {"dora"}})};
+  constexpr Index rows = 37;
+  graft::Batch batch, alone;
+  std::vector<int> ids;
+  for (Index i = 0; i < rows; ++i) {
+    batch.add(1, selections[std::size_t(i * i + i / 5) % selections.size()]);
+    ids.push_back(int(i * 3 % 11));
+  }
+  Eigen::Tensor<float, 4, Eigen::RowMajor> images(rows, 3, 4, 5);
+  for (Index i = 0; i < images.size(); ++i) images.data()[i] = float(awkward::value(i, 8));
+  const Matrix<float> x = awkward::rows<float>(rows, 7);
+
+  const Matrix<float> y = net(batch.input(ids)).value(), door = net.p(x, batch);
+  Matrix<float> added = net.p.base_layer()(x), base = added;
+  net.p.update(batch, x, added);
+  const Matrix<float> conv = net.conv(batch.input(images)).value();
+  CHECK_FALSE(results::same_values(door, base));
+  for (Index i = 0; i < rows; ++i) {
+    CAPTURE(i);
+    alone.clear();
+    alone.add(1, selections[std::size_t(i * i + i / 5) % selections.size()]);
+    const Matrix<float> one = x.row(i);
+    CHECK(results::same_bits(Matrix<float>(net(alone.input(std::vector<int>{ids[std::size_t(i)]})).value()), Matrix<float>(y.row(i))));
+    CHECK(results::same_bits(net.p(one, alone), Matrix<float>(door.row(i))));
+    Matrix<float> added_alone = base.row(i);
+    net.p.update(alone, one, added_alone);
+    CHECK(results::same_bits(added_alone, Matrix<float>(added.row(i))));
+    Eigen::Tensor<float, 4, Eigen::RowMajor> image(1, 3, 4, 5);
+    std::copy_n(images.data() + i * image.size(), image.size(), image.data());
+    CHECK(results::same_bits(Matrix<float>(net.conv(alone.input(image)).value()), Matrix<float>(conv.row(i))));
+  }
+}

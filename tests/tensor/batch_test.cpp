@@ -52,6 +52,44 @@ TEST_CASE("neighbours of one selection are one segment") {
   CHECK(view.adapters[view.segments[2].first] == graft::WeightedAdapter{4, 0.5});
 }
 
+TEST_CASE("segments of equal selections are a chain, however many others stand between them") {
+  Batch batch;
+  for (int round = 0; round < 2; ++round) {  // and again in the same memory
+    batch.clear();
+    for (int i = 0; i < 40; ++i) {
+      if (i == 7) batch.add(2);
+      if (i == 9) batch.add(3, graft::base_only());
+      batch.add(1 + i % 2, adapter(unsigned(i)));
+      if (i == 20) batch.add(1, adapter(5, 0.5));
+      if (i == 30) batch.add(4, adapter(5)).add(1);
+    }
+    batch.add(1, adapter(5)).add(1, adapter(5)).add(1, graft::base_only());
+    const BatchView view = batch.view();
+    const auto chain = [&](unsigned at) {
+      std::vector<Index> rows;
+      for (;; at = view.segments[at].next) {
+        rows.push_back(view.segments[at].rows);
+        if (!view.segments[at].next) return rows;
+      }
+    };
+    CHECK(view.segments[5].leads);
+    CHECK(chain(5) == std::vector<Index>{2, 4, 2});
+    CHECK(view.segments[5].chain_rows == 8);
+    CHECK(chain(7) == std::vector<Index>{2, 1});   // whatever is active
+    CHECK(chain(10) == std::vector<Index>{3, 1});  // none
+    int leaders = 0;
+    Index rows = 0;
+    for (const graft::Segment& segment : view.segments) {
+      if (!segment.leads) continue;
+      ++leaders;
+      rows += segment.chain_rows;
+    }
+    CHECK(leaders == 43);
+    CHECK(rows == batch.rows());
+    CHECK(view.adapters.size() == 41);
+  }
+}
+
 TEST_CASE("a selection of several adapters keeps their order") {
   Batch batch;
   batch.add(1, AdapterSelection({{1, 1}, {2, 1}})).add(1, AdapterSelection({{2, 1}, {1, 1}}));

@@ -116,6 +116,36 @@ TEST_CASE("threads: a const model gives every thread what it gives one") {
   for (int thread = 0; thread < threads; ++thread) CHECK(alone[std::size_t(thread)] == together[std::size_t(thread)]);
 }
 
+TEST_CASE("a mixed batch of sequences of other lengths, each with its cache, is every sequence alone") {
+  const Llama model = adapted();
+  const std::vector<AdapterSelection> selections{graft::select(model, {{"lora"}}), graft::base_only(),
+                                                 graft::select(model, {{"other", 0.5}, {"adalora"}}), graft::select(model, {{"lora"}}),
+                                                 graft::select(model, {{"other"}}), {}};
+  const std::size_t count = selections.size();
+  std::deque<graft::KvCache<>> together, alone;
+  for (std::size_t i = 0; i < count; ++i) {
+    together.emplace_back(2, 6, 16);
+    alone.emplace_back(2, 6, 16);
+  }
+  graft::Batch batch, single;
+  for (int step = 0; step < 4; ++step) {
+    batch.clear();
+    std::vector<int> ids;
+    std::vector<std::vector<int>> each(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      for (int row = 0; row < (step == 0 ? 1 + int(i) % 4 : 1); ++row) each[i].push_back((3 * int(i) + step + row) % int(vocabulary));
+      ids.insert(ids.end(), each[i].begin(), each[i].end());
+      batch.add(Index(each[i].size()), selections[i], &together[i]);
+    }
+    const Matrix<> y = model(batch.input(ids)).value();
+    for (std::size_t i = 0; i < count; ++i) {
+      single.clear();
+      single.add(Index(each[i].size()), selections[i], &alone[i]);
+      CHECK(results::same_bits(Matrix<>(model(single.input(each[i])).value()), Matrix<>(y.row(Index(i)))));
+    }
+  }
+}
+
 TEST_CASE("threads: names are resolved by any number of threads") {
   const Llama model = adapted();
   std::vector<std::thread> others;

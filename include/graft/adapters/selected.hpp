@@ -19,7 +19,8 @@ struct Selected {
   Published<AdapterGeneration>::Reader reader{};  ///< where no selection holds the generation
 };
 
-/// Everything that a batch wants at a site, found once per call: segment by segment, in the order of the selections.
+/// Everything that a batch wants at a site, found once per call: selection by selection, in the order of their first
+/// segments.
 class SelectedAdapters {
  public:
   /// @throws AdapterError for an adapter that was deleted, MergeError for a selection at a merged site.
@@ -28,10 +29,11 @@ class SelectedAdapters {
     std::size_t most = 0;
     for (const Segment& segment : batch.segments) {
       if (!segment.active && !table->merged.empty()) selection_meets_merged(table->path);
-      most += segment.active ? table->pending.size() : segment.count;
+      if (segment.leads) most += segment.active ? table->pending.size() : segment.count;
     }
     if (most > few_.size()) items_ = many_.emplace(batch.workspace, Index(most)).data();
     for (const Segment& segment : batch.segments) {
+      if (!segment.leads) continue;
       if (segment.active) {
         for (const unsigned id : table->pending) add_current(segment, *table->find(id), 1);
         continue;
@@ -49,9 +51,9 @@ class SelectedAdapters {
   [[nodiscard]] std::span<const Selected> all() const { return {items_, count_}; }
   [[nodiscard]] bool empty() const { return count_ == 0; }
 
-  /// Calls f(segment, its adapters) for every segment that has some here.
+  /// Calls f(the first segment, its adapters) for every selection that has some here.
   template <class F>
-  void for_each_segment(F f) const {
+  void for_each_selection(F f) const {
     for (std::size_t begin = 0, end; begin < count_; begin = end) {
       for (end = begin + 1; end < count_ && items_[end].segment == items_[begin].segment;) ++end;
       f(*items_[begin].segment, all().subspan(begin, end - begin));

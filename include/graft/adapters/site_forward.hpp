@@ -39,7 +39,7 @@ class SiteForward {
  public:
   SiteForward(const L& layer, const SiteTable* table, const BatchView& batch)
       : layer_(layer), batch_(batch), selected_(table, batch) {
-    selected_.for_each_segment([&](const Segment&, std::span<const Selected> here) { inspect(*table, here); });
+    selected_.for_each_selection([&](const Segment&, std::span<const Selected> here) { inspect(*table, here); });
   }
 
   /// y becomes the result for x.
@@ -50,7 +50,7 @@ class SiteForward {
     if (any_before_) {
       Out<T> copy = out<T>(memory.data(), x.rows.rows(), x.rows.cols());
       copy = x.rows;
-      selected_.for_each_segment([&](const Segment& segment, std::span<const Selected> here) { before(segment, here, copy); });
+      selected_.for_each_selection([&](const Segment& segment, std::span<const Selected> here) { before(segment, here, copy); });
       new (&seen.rows) In<T>(in<T>(copy));
     }
     // one product for all rows, so that base rows keep the bits that they have without adapters
@@ -66,9 +66,11 @@ class SiteForward {
     if (any_before_) {
       Out<T> copy = out<T>(memory.data(), x.rows.rows(), x.rows.cols());
       copy = x.rows;
-      selected_.for_each_segment([&](const Segment& segment, std::span<const Selected> here) {
+      selected_.for_each_selection([&](const Segment& segment, std::span<const Selected> here) {
         if (before(segment, here, copy))
-          call_base<L, T, Axes>(layer_, part_of(x, copy, segment), rows_of(y, segment.begin, segment.rows), batch_.workspace);
+          for_each_part(segment, [&](const Segment& part) {
+            call_base<L, T, Axes>(layer_, part_of(x, copy, part), rows_of(y, part.begin, part.rows), batch_.workspace);
+          });
       });
       new (&seen.rows) In<T>(in<T>(copy));
     }
@@ -107,11 +109,20 @@ class SiteForward {
         tokens_overlap(table.path, other.identity->name, one.identity->name);
   }
 
-  static bool before(const Segment& segment, std::span<const Selected> here, const Out<T>& copy) {
+  /// Calls f(segment) for every segment of a chain.
+  template <class F>
+  void for_each_part(const Segment& leader, F f) const {
+    for (const Segment* part = &leader;; part = &batch_.segments[part->next]) {
+      f(*part);
+      if (!part->next) return;
+    }
+  }
+
+  bool before(const Segment& leader, std::span<const Selected> here, const Out<T>& copy) const {
     bool has_acted = false;
     for (const Selected& one : here) {
       if (!one.adapter->state || !state_of(one).acts_before()) continue;
-      state_of(one).before(rows_of(copy, segment.begin, segment.rows), one.weight);
+      for_each_part(leader, [&](const Segment& part) { state_of(one).before(rows_of(copy, part.begin, part.rows), one.weight); });
       has_acted = true;
     }
     return has_acted;
@@ -149,27 +160,64 @@ class SiteForward {
     }
   }
 
-  /// `whole` came in, `x` is that after all steps before the base product, which stands in y.
+  /// The steps after the base product, for rows of one selection: `whole` came in, `seen` is that after all steps
+  /// before the base product, which stands in `rows`.
+  void add(const SiteInput<T>& whole, const SiteInput<T>& seen, Out<T> rows, std::span<const Selected> here) const {
+    BaseWeight<T> base = base_weight_of(layer_);
+    bool is_replaced = false;
+    for (const Selected& one : here)
+      if (one.adapter->copy) {
+        call_base<L, T, Axes>(copy_of(one), seen, rows, batch_.workspace);
+        base = base_weight_of(copy_of(one)).without_version();  // another adapter's layer, and not always this one
+        is_replaced = true;
+      }
+    for (const Selected& one : here)
+      if (one.adapter->tokens) replace_tokens(*one.adapter->tokens, seen, rows, base);
+    for (const Selected& one : here)
+      if (one.adapter->bias && !is_replaced) {  // a copy has a bias of its own
+        exchange_bias(rows, *one.adapter->bias);
+        base = base.with_bias(one.adapter->bias.get());
+      }
+    add_levels(here, whole, seen, rows, base);
+  }
+
   void finish(const SiteInput<T>& whole, const SiteInput<T>& x, Out<T> y) const {
-    selected_.for_each_segment([&](const Segment& segment, std::span<const Selected> here) {
-      const SiteInput<T> seen = x.part(segment.begin, segment.rows);
-      Out<T> rows = rows_of(y, segment.begin, segment.rows);
-      BaseWeight<T> base = base_weight_of(layer_);
-      bool is_replaced = false;
-      for (const Selected& one : here)
-        if (one.adapter->copy) {
-          call_base<L, T, Axes>(copy_of(one), seen, rows, batch_.workspace);
-          base = base_weight_of(copy_of(one)).without_version();  // another adapter's layer, and not always this one
-          is_replaced = true;
-        }
-      for (const Selected& one : here)
-        if (one.adapter->tokens) replace_tokens(*one.adapter->tokens, seen, rows, base);
-      for (const Selected& one : here)
-        if (one.adapter->bias && !is_replaced) {  // a copy has a bias of its own
-          exchange_bias(rows, *one.adapter->bias);
-          base = base.with_bias(one.adapter->bias.get());
-        }
-      add_levels(here, whole.part(segment.begin, segment.rows), seen, rows, base);
+    selected_.for_each_selection([&](const Segment& leader, std::span<const Selected> here) {
+      if (whole.rows.data() == x.rows.data() && is_worth_gathering(leader, x, here)) return gather(leader, x, y, here);
+      for_each_part(leader, [&](const Segment& part) {
+        add(whole.part(part.begin, part.rows), x.part(part.begin, part.rows), rows_of(y, part.begin, part.rows), here);
+      });
+    });
+  }
+
+  /// Whether parts of a selection are so short that reading its matrices for each would cost more than moving rows.
+  static bool is_worth_gathering(const Segment& leader, const SiteInput<T>& x, std::span<const Selected> here) {
+    constexpr Index many = 16;  // rows that pay for the matrices once
+    if (!leader.next || !x.rows.data() || leader.rows >= many) return false;
+    return std::any_of(here.begin(), here.end(), [](const Selected& one) {
+      return one.adapter->copy || (one.adapter->state && one.adapter->state->has_update());
+    });
+  }
+
+  /// Rows of one selection that stand apart, side by side for the call: no row has other bits for it.
+  void gather(const Segment& leader, const SiteInput<T>& x, Out<T> y, std::span<const Selected> here) const {
+    const Index in_width = x.rows.cols(), out_width = y.cols();
+    const Scratch<T> memory(batch_.workspace, leader.chain_rows * (in_width + out_width));
+    Out<T> from = out<T>(memory.data(), leader.chain_rows, in_width);
+    Out<T> to = out<T>(memory.data() + leader.chain_rows * in_width, leader.chain_rows, out_width);
+    Index at = 0;
+    for_each_part(leader, [&](const Segment& part) {
+      rows_of(from, at, part.rows) = rows_of(x.rows, part.begin, part.rows);
+      rows_of(to, at, part.rows) = rows_of(y, part.begin, part.rows);
+      at += part.rows;
+    });
+    SiteInput<T> seen = x;
+    new (&seen.rows) In<T>(in<T>(from));
+    add(seen, seen, to, here);
+    at = 0;
+    for_each_part(leader, [&](const Segment& part) {
+      rows_of(y, part.begin, part.rows) = rows_of(to, at, part.rows);
+      at += part.rows;
     });
   }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -20,11 +21,15 @@ struct Sequence {
   AnyKvCache cache{};
 };
 /// Neighbouring rows with one adapter selection: `count` entries of the batch's adapters from `first` on,
-/// or whatever is active at the site.
+/// or whatever is active at the site. Segments of equal selections are a chain that starts at the first of them.
 struct Segment {
   Index begin = 0, rows = 0;
   unsigned first = 0, count = 0;
   bool active = true;
+  bool leads = true;      ///< no segment before it has this selection
+  unsigned next = 0;      ///< the next segment with this selection, 0 for none
+  unsigned last = 0;      ///< of a segment that leads: the last one of its chain
+  Index chain_rows = 0;   ///< of a segment that leads: the rows of its chain
 };
 /// All that an op ever sees of a batch. A null workspace means the heap.
 struct BatchView {
@@ -39,7 +44,7 @@ namespace detail {
 struct OneSequence {
   Sequence sequence;
   Segment segment;
-  explicit OneSequence(Index rows) : sequence{0, rows, 0, {}}, segment{0, rows, 0, 0, true} {}
+  explicit OneSequence(Index rows) : sequence{0, rows, 0, {}}, segment{.rows = rows, .chain_rows = rows} {}
   [[nodiscard]] BatchView view() const { return {{&sequence, 1}, {&segment, 1}, {}, nullptr}; }
 };
 
@@ -68,6 +73,8 @@ class Batch {
     segments_.clear();
     adapters_.clear();
     pins_.clear();
+    std::fill(places_.begin(), places_.end(), 0u);
+    leaders_ = 0;
     rows_ = 0;
     outdate_tails();
   }
@@ -132,17 +139,54 @@ class Batch {
 
   void append(Index rows, Index position, AnyKvCache cache, bool active, std::span<const WeightedAdapter> list) {
     sequences_.push_back({rows_, rows, position, cache});
-    const auto is_same = [&](const Segment& segment) {
-      const auto other = std::span<const WeightedAdapter>(adapters_).subspan(segment.first, segment.count);
-      return segment.active == active && std::equal(other.begin(), other.end(), list.begin(), list.end());
-    };
-    if (!segments_.empty() && is_same(segments_.back())) {
-      segments_.back().rows += rows;
-    } else {
-      segments_.push_back({rows_, rows, unsigned(adapters_.size()), unsigned(list.size()), active});
+    unsigned& place = place_of(active, list);
+    const unsigned here = unsigned(segments_.size());
+    if (place == 0) {
+      place = here + 1;
+      ++leaders_;
+      segments_.push_back({rows_, rows, unsigned(adapters_.size()), unsigned(list.size()), active, true, 0, here, rows});
       adapters_.insert(adapters_.end(), list.begin(), list.end());
+    } else {
+      const unsigned leader = place - 1, last = segments_[leader].last;
+      segments_[leader].chain_rows += rows;
+      if (last + 1 == here) {
+        segments_[last].rows += rows;
+      } else {
+        const Segment& first = segments_[leader];
+        segments_.push_back({rows_, rows, first.first, first.count, active, false, 0, 0, 0});
+        segments_[last].next = here;
+        segments_[leader].last = here;
+      }
     }
     rows_ += rows;
+  }
+
+  [[nodiscard]] std::span<const WeightedAdapter> list_of(const Segment& segment) const {
+    return std::span<const WeightedAdapter>(adapters_).subspan(segment.first, segment.count);
+  }
+  [[nodiscard]] static std::size_t hash_of(bool active, std::span<const WeightedAdapter> list) {
+    std::size_t hash = active;
+    for (const WeightedAdapter& one : list)
+      hash = (hash ^ one.id ^ std::hash<const void*>()(one.generation) ^ std::hash<double>()(one.weight)) * 0x9E3779B97F4A7C15u;
+    return hash ^ hash >> 32;
+  }
+  /// Where the number of the first segment with that selection stands, counted from 1, or will stand.
+  unsigned& place_of(bool active, std::span<const WeightedAdapter> list) {
+    if (2 * (leaders_ + 1) > places_.size()) {  // at most half full, so that every search ends
+      places_.assign(std::max<std::size_t>(16, 2 * places_.size()), 0u);
+      for (unsigned i = 0; i < segments_.size(); ++i)
+        if (segments_[i].leads) probe(segments_[i].active, list_of(segments_[i])) = i + 1;
+    }
+    return probe(active, list);
+  }
+  unsigned& probe(bool active, std::span<const WeightedAdapter> list) {
+    const std::size_t mask = places_.size() - 1;
+    for (std::size_t i = hash_of(active, list) & mask;; i = (i + 1) & mask) {
+      if (places_[i] == 0) return places_[i];
+      const Segment& segment = segments_[places_[i] - 1];
+      const auto other = list_of(segment);
+      if (segment.active == active && std::equal(other.begin(), other.end(), list.begin(), list.end())) return places_[i];
+    }
   }
 
   void fill_tail(Batch& tail, Index count) const {
@@ -153,7 +197,7 @@ class Batch {
       const Segment& segment = segments_[at];
       const Index kept = std::min(count, sequence.rows);
       tail.append(kept, sequence.position + sequence.rows - kept, {}, segment.active,
-                  std::span<const WeightedAdapter>(adapters_).subspan(segment.first, segment.count));
+                  list_of(segment));
     }
   }
   void outdate_tails() {
@@ -164,6 +208,8 @@ class Batch {
   std::vector<Segment> segments_;
   std::vector<WeightedAdapter> adapters_;
   std::vector<std::shared_ptr<const void>> pins_;  // what keeps the adapters' weights alive
+  std::vector<unsigned> places_;  // a hash table of the segments that lead, by their selections
+  std::size_t leaders_ = 0;
   Index rows_ = 0;
   std::unique_ptr<Workspace> own_;
   Workspace* workspace_;
