@@ -87,7 +87,10 @@ struct Child {
 /// "2x11".
 [[nodiscard]] inline std::string size_text(const Shape& shape) {
   std::string text;
-  for (const Index dimension : shape) text += (text.empty() ? "" : "x") + std::to_string(dimension);
+  for (const Index dimension : shape) {
+    if (!text.empty()) text += 'x';
+    text += std::to_string(dimension);
+  }
   return text;
 }
 
