@@ -205,6 +205,8 @@ TEST_CASE("passes of many sizes take nothing once each was seen") {
   CHECK(batch.workspace().reserved() == reserved);
 }
 
+namespace {
+
 struct TokenModel {
   Adaptable<graft::Embedding<>> embed_tokens{11, width};
   Adaptable<graft::Linear<>> p{width, width}, lm_head{width, 11};
@@ -216,6 +218,8 @@ struct TokenModel {
   auto operator()(const auto& ids) const { return lm_head(p(embed_tokens(ids))); }
   GRAFT_MODULE(embed_tokens, p, lm_head)
 };
+
+}  // namespace
 
 TEST_CASE("trained tokens of an embedding and a head on its memory") {
   TokenModel model;

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <map>
 #include <set>
 #include <string>
 #include <string_view>
@@ -9,6 +8,7 @@
 #include <vector>
 
 #include "../core/keys.hpp"
+#include "nested_keys.hpp"
 #include "report.hpp"
 #include "targets.hpp"
 
@@ -54,32 +54,6 @@ class PatternUse {
   const char* field_;
   std::vector<ModulePattern> patterns_;
   std::vector<bool> is_used_;
-};
-
-/// How deep inside of other methods' wrappers the keys of a state dict mean their adapter to be, by module.
-class NestedKeys {
- public:
-  explicit NestedKeys(const StateDict* state_dict) {
-    if (!state_dict) return;
-    for (const auto& [key, view] : *state_dict) {
-      const std::string_view module = adapted_module_of(key);
-      const NestedModule nested = without_base_layers(module);
-      if (!nested.depth) continue;
-      const auto known = depths_.try_emplace(nested.path, nested.depth).first;
-      known->second = std::min(known->second, nested.depth);
-      plain_.insert(module);  // a layer may be called so
-    }
-    if (depths_.empty()) return;
-    for (const auto& [key, view] : *state_dict) depths_.erase(adapted_module_of(key));
-  }
-  [[nodiscard]] unsigned depth(std::string_view path) const {
-    const auto place = plain_.count(path) ? depths_.end() : depths_.find(path);
-    return place == depths_.end() ? 0 : place->second;
-  }
-
- private:
-  std::map<std::string_view, unsigned> depths_;
-  std::set<std::string_view> plain_;
 };
 
 /// Chooses the sites of one injection.

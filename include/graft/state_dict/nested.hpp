@@ -3,7 +3,7 @@
 #include <utility>
 #include <vector>
 
-#include "../injection/plan_targets.hpp"
+#include "../injection/nested_keys.hpp"
 #include "slots.hpp"
 
 namespace graft::detail {
