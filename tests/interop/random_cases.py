@@ -142,6 +142,16 @@ class Draw:
             config["bias"] = self.one("none", "none", "all", "lora_only")
         return config
 
+    def tokens(self, config, vocabulary):
+        """Trained rows of the embedding, of the head too where nothing else is there."""
+        config["modules_to_save"] = [n for n in config.get("modules_to_save", []) if n != "embed_tokens"] or None
+        some = self.r.sample(range(vocabulary), self.r.randint(1, vocabulary))
+        takes_head = "lm_head" in (config["modules_to_save"] or []) or "lm_head" in config["target_modules"]
+        if config["target_modules"] == "all-linear" or takes_head or self.chance(0.6):
+            config["trainable_token_indices"] = self.one(some, {"embed_tokens": some}, {"model.embed_tokens": some})
+        else:
+            config["trainable_token_indices"] = {"embed_tokens": some, "lm_head": self.r.sample(range(vocabulary), 2)}
+
     def patterns(self, leaves, even):
         """Disjoint keys, so that the order in which PEFT sorts them on saving does not matter. `even`: the ranks."""
         ranks, alphas = {}, {}
@@ -270,7 +280,10 @@ class Draw:
                 config = self.ia3(targets, leaves)
             if self.chance(0.5 if kind == "transposed" else 0.05):  # only a transposed layer can have it
                 config["fan_in_fan_out"] = True
-            return self.aux(config, left, many)
+            config = self.aux(config, left, many)
+            if method == "lora" and kind == "decoder" and not (many or embedding) and self.chance(0.3):
+                self.tokens(config, model["sizes"]["vocabulary"])
+            return config
 
         if kind.startswith("conv"):
             model = self.conv_net(int(kind[-1]), any_options=method != "lora" or self.chance(0.3))
