@@ -48,3 +48,23 @@ TEST_CASE("an unknown name is answered with the nearest") {
   CHECK_THROWS_WITH_AS(graft::set_adapter(net, "shakespear"),
                        doctest::Contains("did you mean 'shakespeare'?"), graft::AdapterError);
 }
+
+TEST_CASE("an adapter goes with the last layer that has it; a layer that was copied in brings its own weights") {
+  tree::Net net;
+  (void)graft::inject_adapter_in_model(LoraConfig{.target_modules = {"model.layers.2.self_attn.q_proj"}}, net, "a");
+  (void)graft::inject_adapter_in_model(LoraConfig{.target_modules = {"q_proj"}}, net, "b");
+  CHECK(graft::detail::directory_of(graft::sites_of(net)) != nullptr);
+  CHECK(graft::adapter_names(net) == Strings{"a", "b"});
+  net.model.layers.pop_back();
+  CHECK(graft::detail::directory_of(graft::sites_of(net)) == nullptr);
+  CHECK(graft::adapter_names(net) == Strings{"b"});
+  CHECK_THROWS_AS(graft::set_adapter(net, "a"), graft::AdapterError);
+  net.model.layers.push_back(net.model.layers[0]);
+  trained::fill(net, "b");
+  graft::set_adapter(net, "b");
+  const graft::ModelSites sites = graft::sites_of(net);
+  CHECK(graft::detail::directory_of(sites) != nullptr);
+  CHECK(graft::detail::shares_records(sites));
+  CHECK(net.model.layers[0].self_attn.q_proj.parameter("b", "lora_A").data() !=
+        net.model.layers[2].self_attn.q_proj.parameter("b", "lora_A").data());
+}

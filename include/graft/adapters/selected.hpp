@@ -35,7 +35,7 @@ class SelectedAdapters {
     for (const Segment& segment : batch.segments) {
       if (!segment.leads) continue;
       if (segment.active) {
-        for (const unsigned id : table->pending) add_current(segment, *table->find(id), 1);
+        for (const unsigned place : table->places) add_current(segment, table->entries[place], 1);
         continue;
       }
       for (const WeightedAdapter& wanted : batch.adapters.subspan(segment.first, segment.count)) add(*table, segment, wanted);

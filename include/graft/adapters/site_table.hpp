@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "generation.hpp"
+#include "directory.hpp"
 #include "merge_step.hpp"
 
 namespace graft {
@@ -66,9 +66,11 @@ struct SiteTable {
   std::vector<unsigned> active;    ///< those of them that are here
   std::vector<unsigned> merged;    ///< those of the active that are folded into the base, in the order of merging
   std::vector<unsigned> pending;   ///< active minus merged: what a forward adds
+  std::vector<unsigned> places;    ///< of the pending, among the entries
   std::vector<MergeStep> steps;    ///< how they were folded in, the latest last
   std::optional<WeightBound> bound;  ///< of the base weight
   bool enabled = true;
+  std::shared_ptr<AdapterDirectory> directory{};  ///< the model's; null until a verb has changed a copy
 
   SiteTable() = default;
   SiteTable(SiteTable&&) = default;
@@ -80,6 +82,7 @@ struct SiteTable {
         active(other.active),
         merged(other.merged),
         pending(other.pending),
+        places(other.places),
         steps(other.steps),
         enabled(other.enabled) {
     entries.reserve(other.entries.size());
@@ -107,11 +110,15 @@ struct SiteTable {
       if (const SiteEntry* entry = find(id); entry && entry->record) active.push_back(id);
     settle();
   }
-  /// To be called when `active` or `merged` has changed.
+  /// To be called when `active`, `merged` or `entries` has changed.
   void settle() {
     pending.clear();
+    places.clear();
     for (const unsigned id : active)
-      if (std::find(merged.begin(), merged.end(), id) == merged.end()) pending.push_back(id);
+      if (std::find(merged.begin(), merged.end(), id) == merged.end()) {
+        pending.push_back(id);
+        places.push_back(unsigned(find(id) - entries.data()));
+      }
   }
   /// Whether forward is the base layer alone while no batch says otherwise.
   [[nodiscard]] bool is_idle() const { return !enabled || pending.empty(); }

@@ -30,6 +30,7 @@ inline void check_factor(double factor, std::string_view name) {
 }
 
 inline void set_requires_grad_of(const ModelSites& model, unsigned id, bool value) {
+  if (AdapterDirectory* directory = directory_of(model)) directory->set_wants_gradients(id, value);
   for (const auto& site : model.sites) {
     SiteTable* table = site->table();
     SiteEntry* entry = table ? table->find(id) : nullptr;
@@ -79,11 +80,13 @@ void set_adapter(M& model, Names names) {
   detail::check_copies(sites, ids);
   detail::check_selection(sites, ids, "set_adapter");
   detail::select_everywhere(sites, ids);
-  for (const auto& record : detail::records_of(sites)) {
-    const bool is_active = std::find(ids.begin(), ids.end(), record->id) != ids.end();
-    const bool is_inference = std::visit([](const auto& config) { return config.inference_mode; }, record->config());
-    detail::set_requires_grad_of(sites, record->id, is_active && !is_inference);
-  }
+  // of a thousand adapters only those are looked at whose flags may change
+  const std::vector<unsigned> wanting = detail::directory_of(sites) ? detail::directory_of(sites)->wanting_gradients() : ids;
+  for (const unsigned id : wanting)
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) detail::set_requires_grad_of(sites, id, false);
+  for (const unsigned id : ids)
+    detail::set_requires_grad_of(sites, id, !std::visit([](const auto& config) { return config.inference_mode; },
+                                                        detail::find_record(sites, id)->config()));
 }
 
 /// The names of the active adapters, in order.
@@ -92,8 +95,7 @@ template <class M>
   const ModelSites sites = sites_of(model);
   std::vector<std::string> names;
   for (const unsigned id : detail::selected_of(sites))
-    for (const auto& record : detail::records_of(sites))
-      if (record->id == id) names.push_back(record->name());
+    if (const auto record = detail::find_record(sites, id)) names.push_back(record->name());
   return names;
 }
 

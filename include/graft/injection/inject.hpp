@@ -192,6 +192,7 @@ inline InjectReport inject(const ModelSites& model, const PeftConfig& config, co
     entry.record = record;
     table.entries.push_back(std::move(entry));
   }
+  enroll(model, record, !is_inference(record->config()));
   select_everywhere(model, selected);
   return std::move(plan.report);
 }

@@ -61,9 +61,7 @@ class Merger {
   };
 
   [[nodiscard]] std::shared_ptr<AdapterRecord> record(unsigned id) const {
-    for (const auto& one : records_of(model_))
-      if (one->id == id) return one;
-    return nullptr;
+    return find_record(model_, id);
   }
 
   /// Decides which adapters are to be merged, and which will be active.

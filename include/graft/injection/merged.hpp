@@ -54,10 +54,9 @@ inline void check_merged_order(const SiteTable& table, const std::vector<unsigne
 inline void check_selection(const ModelSites& model, const std::vector<unsigned>& ids, std::string_view verb) {
   for (const unsigned merged : merged_of(model))
     if (std::find(ids.begin(), ids.end(), merged) == ids.end())
-      for (const auto& record : records_of(model))
-        if (record->id == merged)
-          fail<MergeError>(std::string(verb) + " would deactivate adapter '" + record->name() + "', which is merged",
-                           "its part of the base weights would stay in effect", "unmerge_adapter() first, or keep it active");
+      if (const auto record = find_record(model, merged))
+        fail<MergeError>(std::string(verb) + " would deactivate adapter '" + record->name() + "', which is merged",
+                         "its part of the base weights would stay in effect", "unmerge_adapter() first, or keep it active");
   for (const auto& site : model.sites) {
     const SiteTable* table = site->table();
     if (!table || table->merged.empty()) continue;

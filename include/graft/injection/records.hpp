@@ -13,9 +13,25 @@
 
 namespace graft::detail {
 
+/// What the sites of a model share, or null where they do not: in a copy of a model, or with a layer that came from
+/// elsewhere, until a verb has changed it.
+[[nodiscard]] inline AdapterDirectory* directory_of(const ModelSites& model) {
+  AdapterDirectory* shared = nullptr;
+  std::size_t tables = 0;
+  for (const auto& site : model.sites) {
+    const SiteTable* table = site->table();
+    if (!table) continue;
+    if (!table->directory || (shared && table->directory.get() != shared)) return nullptr;
+    shared = table->directory.get();
+    ++tables;
+  }
+  return shared && shared->tables == tables ? shared : nullptr;
+}
+
 /// The adapters of a model in the order of their injection: one record each, shared by its sites again where a
 /// copy of the model had given every site its own.
 [[nodiscard]] inline std::vector<std::shared_ptr<AdapterRecord>> records_of(const ModelSites& model) {
+  if (const AdapterDirectory* directory = directory_of(model)) return directory->records();
   std::vector<std::shared_ptr<AdapterRecord>> records;
   for (const auto& site : model.sites) {
     SiteTable* table = site->table();
@@ -69,9 +85,24 @@ inline void tie_again(const ModelSites& model, const AdapterGeneration& generati
   }
 }
 
+/// Gives all tables of a model one directory, in which `records` are.
+inline void share_directory(const ModelSites& model, const std::vector<std::shared_ptr<AdapterRecord>>& records) {
+  const auto directory = std::make_shared<AdapterDirectory>();
+  for (const auto& record : records) {
+    directory->add(record);
+    directory->set_wants_gradients(record->id, true);  // some may
+  }
+  for (const auto& site : model.sites)
+    if (SiteTable* table = site->table()) {
+      table->directory = directory;
+      ++directory->tables;
+    }
+}
+
 /// Lets all sites of each adapter share one record: to be called by every verb that changes one.
 inline void share_records(const ModelSites& model) {
-  if (shares_records(model)) return;
+  if (directory_of(model)) return;
+  if (shares_records(model)) return share_directory(model, records_of(model));
   const auto records = records_of(model);
   std::vector<std::shared_ptr<AdapterGeneration>> generations;
   for (const auto& record : records) {
@@ -105,11 +136,36 @@ inline void share_records(const ModelSites& model) {
         if (entry.record)
           for (const auto& record : records)
             if (record->id == entry.id) entry.record = record;
+  share_directory(model, records);
+}
+
+/// Makes a new adapter known, and the tables that were made for it. Its entries stand in the tables already.
+inline void enroll(const ModelSites& model, const std::shared_ptr<AdapterRecord>& record, bool wants_gradients) {
+  std::shared_ptr<AdapterDirectory> directory;
+  for (const auto& site : model.sites)
+    if (const SiteTable* table = site->table(); table && table->directory) directory = table->directory;
+  if (!directory) directory = std::make_shared<AdapterDirectory>();
+  directory->tables = 0;
+  for (const auto& site : model.sites)
+    if (SiteTable* table = site->table()) {
+      table->directory = directory;
+      ++directory->tables;
+    }
+  directory->add(record);
+  directory->set_wants_gradients(record->id, wants_gradients);
 }
 
 [[nodiscard]] inline std::shared_ptr<AdapterRecord> find_record(const ModelSites& model, std::string_view name) {
+  if (const AdapterDirectory* directory = directory_of(model)) return directory->find(name);
   for (auto& record : records_of(model))
     if (record->name() == name) return record;
+  return nullptr;
+}
+
+[[nodiscard]] inline std::shared_ptr<AdapterRecord> find_record(const ModelSites& model, unsigned id) {
+  if (const AdapterDirectory* directory = directory_of(model)) return directory->find(id);
+  for (auto& record : records_of(model))
+    if (record->id == id) return record;
   return nullptr;
 }
 
@@ -174,6 +230,7 @@ inline void place_plain_biases(const ModelSites& model, AdapterRecord& record, b
 
 /// Puts the plain biases of the active adapters into their layers, none of a disabled model.
 inline void place_selected_biases(const ModelSites& model) {
+  if (const AdapterDirectory* directory = directory_of(model); directory && !directory->has_plain_biases()) return;
   const std::vector<unsigned> ids = is_enabled(model) ? selected_of(model) : std::vector<unsigned>{};
   const auto is_selected = [&](const auto& record) { return std::find(ids.begin(), ids.end(), record->id) != ids.end(); };
   const auto records = records_of(model);
@@ -207,6 +264,7 @@ inline void remove_everywhere(const ModelSites& model, const AdapterRecord& reco
         entry->id = id;
         entry->left_behind = wrapper;
       }
+  if (AdapterDirectory* directory = directory_of(model)) directory->remove(id);
 }
 
 }  // namespace graft::detail

@@ -62,11 +62,15 @@ class PendingInjection {
   PendingInjection& operator=(const PendingInjection&) = delete;
   ~PendingInjection() {
     if (!model_) return;
+    AdapterDirectory* directory = directory_of(*model_);
+    if (directory) directory->remove(id_);
     for (std::size_t i = 0; i < model_->sites.size(); ++i) {
       SiteTable* table = model_->sites[i]->table();
       if (!table) continue;
       std::erase_if(table->entries, [&](const SiteEntry& entry) { return entry.id == id_; });
-      if (!had_table_[i]) model_->sites[i]->drop_table();
+      if (had_table_[i]) continue;
+      if (directory && --directory->tables == 0) directory = nullptr;  // it goes with the last table
+      model_->sites[i]->drop_table();
     }
     select_everywhere(*model_, selected_);
   }
