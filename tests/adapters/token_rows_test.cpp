@@ -171,6 +171,22 @@ TEST_CASE("rows and updates of different adapters at one site") {
   CHECK(results::same_values(net(ids), y));
 }
 
+TEST_CASE("they are exchanged with the rest of their adapter, for other tokens too") {
+  Net net = made(true), other = made(true);
+  inject(net, "a", {5, 0}, 3);
+  inject(other, "a", {1, 5, 2}, -2);
+  const Matrix<float> before = net(ids), after = other(ids);
+  REQUIRE_FALSE(results::same_values(before, after));
+  graft::Batch batch;
+  batch.add(5, graft::select(net, {{"a"}}));
+  const LoraConfig config{.r = 2, .target_modules = {"p"}, .trainable_token_indices = {1, 5, 2}};
+  (void)graft::hotswap_adapter(net, graft::get_peft_model_state_dict(other, "a"), config, "a");
+  CHECK(results::same_bits(net(ids), after));
+  CHECK(results::same_bits(net(batch.input(ids)), before));  // selected before: one generation throughout
+  (void)graft::merge_and_unload(net);
+  CHECK(results::same_values(net(ids), after));
+}
+
 TEST_CASE("they are counted, deleted, and not combined") {
   Net net = made(true);
   const Index before = graft::get_nb_trainable_parameters(net).total;

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from peft import AdaLoraConfig, IA3Config, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft import get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import load_peft_weights
 from peft.utils.error import NoMatchingPeftModuleError
@@ -16,6 +17,11 @@ import twins
 
 CONFIGS = {"LORA": LoraConfig, "ADALORA": AdaLoraConfig, "IA3": IA3Config}
 PREFIXES = ("lora_", "ia3_", "modules_to_save", "trainable_tokens")
+
+
+def is_target(module):
+    """A tuner layer that stands for a target; the rows of trained tokens are not matched but named."""
+    return isinstance(module, BaseTunerLayer) and not isinstance(module, TrainableTokensLayer)
 
 
 class Rejected(Exception):
@@ -179,7 +185,7 @@ class PeftSide:
             raise Rejected("no module is targeted") from error
         self.model.eval()
         self.matched[step["to"]] = [
-            k for k, m in self.model.named_modules() if isinstance(m, BaseTunerLayer) and step["name"] in adapters_of(m)
+            k for k, m in self.model.named_modules() if is_target(m) and step["name"] in adapters_of(m)
         ]
 
     def do_set(self, step):
