@@ -13,6 +13,7 @@
 #include "adapter_facts.hpp"
 #include "checkpoint.hpp"
 #include "engine.hpp"
+#include "heat_map.hpp"
 #include "hf_config.hpp"
 #include "left_out.hpp"
 #include "options.hpp"
@@ -110,6 +111,37 @@ bool is_base(const Engine& base, const Engine& disabled, const Result& base_resu
     }
   }
   return true;
+}
+
+/// Whether one pass over sequences of other lengths, each with another adapter and one with none, has the very bits of
+/// a pass for each of them.
+bool mixed_is_each_alone(const Engine& base, const Engine& adapted, const std::vector<AdapterFacts>& adapters,
+                         const Text& text) {
+  std::vector<Use> uses{{"", true}};
+  for (const AdapterFacts& adapter : adapters) uses.push_back({adapter.name});
+  uses.push_back({"", true});
+  std::vector<std::span<const int>> sequences;
+  for (std::size_t i = 0; i < uses.size(); ++i)
+    sequences.push_back(std::span<const int>(text.ids).subspan(i, window_length - 23 * (i % 4)));
+  const auto mixed = adapted.mixed_logits(sequences, uses);
+  for (std::size_t i = 0; i < uses.size(); ++i) {
+    const auto alone = uses[i].base_only ? base.logits(sequences[i], {}) : adapted.logits(sequences[i], uses[i]);
+    if (alone.size() != mixed[i].size() || !same_bytes(alone.data(), mixed[i].data(), std::size_t(alone.size()))) return false;
+  }
+  return true;
+}
+
+/// Draws the perplexities, "adapters off" left out.
+void draw(const std::filesystem::path& path, const std::vector<Result>& results, const std::vector<Text>& texts) {
+  HeatMap map{"Perplexity of texts (columns) with adapters (rows): dark is likely", {}, {}, {}};
+  for (const Text& text : texts) map.columns.push_back(text.name);
+  for (const Result& result : results) {
+    if (result.key == "disabled") continue;
+    map.rows.push_back(result.label);
+    map.values.emplace_back();
+    for (const auto& losses : result.losses) map.values.back().push_back(perplexity(losses));
+  }
+  write_svg(path, map);
 }
 
 /// Prints the table; with a reference, its figures too. Whether all of ours are within the tolerance of them.
@@ -265,10 +297,21 @@ int run(const Options& options) {
   if (!adapters.empty())
     std::printf("%s\n", off_is_base ? terminal.good("adapters off is the base, bit for bit").c_str()
                                     : terminal.bad("adapters off is NOT the base, bit for bit").c_str());
+  bool mixed_is_alone = true;
+  if (!adapters.empty()) {
+    mixed_is_alone = mixed_is_each_alone(*base, *adapted, adapters, texts.front());
+    const std::string batch = "a mixed batch, base and " + plural(adapters.size(), "adapter") + ",";
+    std::printf("%s\n", mixed_is_alone ? terminal.good(batch + " is each sequence alone, bit for bit").c_str()
+                                       : terminal.bad(batch + " is NOT each sequence alone").c_str());
+  }
+  if (options.heat_map) {
+    draw(*options.heat_map, results, texts);
+    std::printf("the table as a heat map: %s\n", options.heat_map->string().c_str());
+  }
   print_continuations(options, folder, config, *base, *adapted, adapters, terminal.columns);
   std::printf("\n%.1f s\n",
               std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count());
-  return within && off_is_base ? 0 : 1;
+  return within && off_is_base && mixed_is_alone ? 0 : 1;
 }
 
 }  // namespace

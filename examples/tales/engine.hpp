@@ -18,6 +18,7 @@ namespace tales {
 /// adapters, or inside while_disabled(), has none active.
 struct Use {
   std::string adapter{};
+  bool base_only = false;  ///< none, whatever is active
 };
 
 /// A Llama and its adapters, whatever the scalar of its weights: what the program needs of a model.
@@ -40,6 +41,9 @@ class Engine {
       const std::function<void(std::size_t)>& advance) const = 0;
   /// The logits of one sequence, (n, vocab_size).
   [[nodiscard]] virtual graft::Matrix<float> logits(std::span<const int> ids, const Use& use) const = 0;
+  /// The same of several sequences, each with its own adapter, in one pass.
+  [[nodiscard]] virtual std::vector<graft::Matrix<float>> mixed_logits(
+      const std::vector<std::span<const int>>& sequences, const std::vector<Use>& uses) const = 0;
   /// What follows the prompt, greedily, with a KV cache; ends after one of `stop`.
   [[nodiscard]] virtual std::vector<int> generate(std::span<const int> prompt, std::size_t count,
                                                   std::span<const int> stop, const Use& use) const = 0;

@@ -51,6 +51,24 @@ class LlamaEngine final : public Engine {
     return model_(batch.input(ids)).value();
   }
 
+  std::vector<graft::Matrix<float>> mixed_logits(const std::vector<std::span<const int>>& sequences,
+                                                 const std::vector<Use>& uses) const override {
+    graft::Batch batch;
+    std::vector<int> ids;
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+      batch.add(graft::Index(sequences[i].size()), select(uses[i]));
+      ids.insert(ids.end(), sequences[i].begin(), sequences[i].end());
+    }
+    const graft::Matrix<float> all = model_(batch.input(ids)).value();
+    std::vector<graft::Matrix<float>> each;
+    graft::Index row = 0;
+    for (const auto& sequence : sequences) {
+      each.emplace_back(all.middleRows(row, graft::Index(sequence.size())));
+      row += graft::Index(sequence.size());
+    }
+    return each;
+  }
+
   std::vector<int> generate(std::span<const int> prompt, std::size_t count, std::span<const int> stop,
                             const Use& use) const override {
     const graft::AdapterSelection selection = select(use);
@@ -78,6 +96,7 @@ class LlamaEngine final : public Engine {
 
  private:
   graft::AdapterSelection select(const Use& use) const {
+    if (use.base_only) return graft::base_only();
     return use.adapter.empty() ? graft::AdapterSelection{} : graft::select(model_, {{use.adapter}});
   }
 

@@ -34,6 +34,7 @@ struct Options {
   std::size_t windows = 0;  ///< of each text at most; 0: all
   unsigned threads = 2;
   bool quick = false;
+  std::optional<std::filesystem::path> heat_map{};  ///< where the perplexities are drawn
 
   /// Everything as shipped: the figures are known.
   [[nodiscard]] bool is_shipped() const {
@@ -62,6 +63,8 @@ inline std::optional<Options> parse(int count, char** arguments, int& exit_code)
   app.add_option("--threads", options.threads, "threads of the evaluation")
       ->check(CLI::Range(1u, 256u))
       ->capture_default_str();
+  app.add_option("--svg", options.heat_map,
+                 "where the perplexities are drawn as a heat map; build/tales.svg of the checkout if it has a build folder");
   app.add_flag("--quick", options.quick, "the first 8 windows of each text, 12 tokens of continuation");
   try {
     app.parse(count, arguments);
@@ -70,6 +73,9 @@ inline std::optional<Options> parse(int count, char** arguments, int& exit_code)
     return std::nullopt;
   }
   options.all_tokens = options.tokens;
+  const auto build = std::filesystem::path(GRAFT_SOURCE_DIR) / "build";
+  std::error_code ignored;
+  if (!options.heat_map && std::filesystem::is_directory(build, ignored)) options.heat_map = build / "tales.svg";
   if (options.quick) {
     options.windows = options.windows ? std::min(options.windows, quick_windows) : quick_windows;
     options.tokens = std::min(options.tokens, quick_tokens);
