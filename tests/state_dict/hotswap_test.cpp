@@ -53,7 +53,8 @@ TEST_CASE("hotswap: a swapped adapter is one that was freshly loaded, bit for bi
   const std::vector<graft::PeftConfig> others{
       first,
       LoraConfig{.r = 5, .lora_alpha = 2, .target_modules = targets, .rank_pattern = {{"q", 2}}, .alpha_pattern = {{"p", 9}}, .modules_to_save = {"head"}},
-      LoraConfig{.r = 2, .bias = graft::Bias::lora_only, .target_modules = targets, .use_rslora = true, .use_dora = true, .modules_to_save = {"head"}}};
+      LoraConfig{.r = 2, .bias = graft::Bias::lora_only, .target_modules = targets, .use_rslora = true, .use_dora = true, .modules_to_save = {"head"}},
+      LoraConfig{.r = 4, .target_modules = {"p", "q"}, .modules_to_save = {"head"}, .trainable_token_indices = {{"embed", {1, 10}}}}};
   for (const auto& config : others) {
     Net net = loaded(first, 1).first;
     graft::set_scale(net, "default", 0.5);
