@@ -93,7 +93,7 @@ class AdaLora::State final : public AdapterState<T> {
 
   void update_linear(const In<T>& x, Out<T> y, T kappa, Workspace* workspace) const {
     const Index n = x.rows(), in = facts_.in, out = facts_.out;
-    if (const T* packed = packed_b_.get(b_, out, r_)) {
+    if (const T* packed = packed_b_.get(b_, n, out, r_)) {
       const kernels::LowRankTerm<T> term{r_, data(a_), packed, data(e_), kappa, nullptr};
       const Scratch<T> scratch(workspace, kernels::low_rank_updates_scratch(n, r_));
       kernels::low_rank_updates<T>(n, in, out, std::span(&term, 1), x.data(), x.outerStride(), nullptr, y.data(), y.outerStride(), scratch.data());

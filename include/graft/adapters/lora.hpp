@@ -206,7 +206,7 @@ class Lora::State final : public AdapterState<T> {
 
   void update_linear(const In<T>& x, Out<T> y, T scale, const T* b, Workspace* workspace) const {
     const Index n = x.rows(), in = facts_.in, out = facts_.out;
-    if (const T* packed = b == data(b_) ? packed_b_.get(b_, out, r_) : nullptr) {
+    if (const T* packed = b == data(b_) ? packed_b_.get(b_, n, out, r_) : nullptr) {
       const kernels::LowRankTerm<T> term{r_, data(a_), packed, nullptr, scale, data(beta_)};
       const Scratch<T> scratch(workspace, kernels::low_rank_updates_scratch(n, r_));
       kernels::low_rank_updates<T>(n, in, out, std::span(&term, 1), x.data(), x.outerStride(), nullptr, y.data(), y.outerStride(), scratch.data());

@@ -17,10 +17,12 @@ class PackedB {
   PackedB(const PackedB&) : PackedB() {}
   PackedB& operator=(const PackedB&) = delete;
 
-  /// B (out, r) packed; null where somebody has a view of B, through which it may be written unannounced. Any number
-  /// of threads may ask at once, as long as none writes B.
-  [[nodiscard]] const T* get(const ParameterData& b, Index out, Index r) const {
-    if (b.is_viewed()) return nullptr;
+  /// B (out, r) packed, for an update of n rows; null where packing gains nothing for so many, and where somebody has a
+  /// view of B, through which it may be written unannounced. The bits are the same either way. Any number of threads
+  /// may ask at once, as long as none writes B.
+  [[nodiscard]] const T* get(const ParameterData& b, Index n, Index out, Index r) const {
+    constexpr Index many = 32;  // rows that pay for turning a panel of B around
+    if (n >= many || b.is_viewed()) return nullptr;
     const std::uint64_t wanted = b.version() + 1;  // 0: nothing packed yet
     if (version_.load(std::memory_order_acquire) != wanted) pack(b, out, r, wanted);
     return packed_.get();
