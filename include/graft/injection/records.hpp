@@ -201,7 +201,7 @@ inline void enroll(const ModelSites& model, const std::shared_ptr<AdapterRecord>
 
 /// Puts the trained biases of plain layers into the layers, or the base's own back.
 inline void place_plain_biases(const ModelSites& model, AdapterRecord& record, bool in_place) {
-  if (record.plain_biases_in_place == in_place) return;
+  if (record.plain_biases.empty() || record.plain_biases_in_place == in_place) return;
   for (PlainBias& bias : record.plain_biases)
     for (const BaseTensor& tensor : model.plain) {
       if (tensor.key != bias.key) continue;
