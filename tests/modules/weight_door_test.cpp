@@ -95,6 +95,7 @@ TEST_CASE("which parameter holds the weight, and where its elements are") {
   CHECK(own.parameter() == nullptr);
   CHECK(own.storage() == turned.kernel.data());
   ReadOnly fixed;
+  static_assert(graft::layer_traits<ReadOnly>::kind == graft::LayerKind::linear);
   LayerDoor<ReadOnly> closed(fixed);
   CHECK_FALSE(closed.is_writable());
   CHECK_FALSE(closed.is_bias_writable());
