@@ -1,6 +1,9 @@
-#include <graft/state_dict/derived_adapter.hpp>
+#include <doctest/doctest.h>
 
 #include <graft/regex.hpp>
+#include <graft/state_dict/derived_adapter.hpp>
+#include <string>
+#include <vector>
 
 #include "support/awkward_layers.hpp"
 #include "support/results.hpp"
