@@ -3,6 +3,7 @@
 #include <deque>
 #include <fstream>
 #include <graft/injection/control.hpp>
+#include <graft/injection/disable.hpp>
 #include <graft/injection/inject.hpp>
 #include <graft/modules/activations.hpp>
 #include <graft/modules/conv.hpp>
