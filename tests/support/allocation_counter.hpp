@@ -95,12 +95,20 @@ void* operator new(std::size_t bytes, std::align_val_t alignment) {
   if (void* block = std::aligned_alloc(to, (bytes + to) / to * to)) return block;
   throw std::bad_alloc();
 }
+// std::stable_sort asks for its buffer so
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  support::count_allocation(bytes);
+  return std::malloc(bytes ? bytes : 1);
+}
 void* operator new[](std::size_t bytes) { return operator new(bytes); }
+void* operator new[](std::size_t bytes, const std::nothrow_t& nothrow) noexcept { return operator new(bytes, nothrow); }
 void* operator new[](std::size_t bytes, std::align_val_t alignment) { return operator new(bytes, alignment); }
 void operator delete(void* block) noexcept { std::free(block); }
 void operator delete(void* block, std::size_t) noexcept { std::free(block); }
 void operator delete(void* block, std::align_val_t) noexcept { std::free(block); }
 void operator delete(void* block, std::size_t, std::align_val_t) noexcept { std::free(block); }
+void operator delete(void* block, const std::nothrow_t&) noexcept { std::free(block); }
+void operator delete[](void* block, const std::nothrow_t&) noexcept { std::free(block); }
 void operator delete[](void* block) noexcept { std::free(block); }
 void operator delete[](void* block, std::size_t) noexcept { std::free(block); }
 void operator delete[](void* block, std::align_val_t) noexcept { std::free(block); }
