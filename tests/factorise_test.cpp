@@ -31,7 +31,7 @@ auto recorded(const std::string& tag) {
 
 /// PEFT takes the start out of the base; here the base stays, and everything else is the same.
 template <class Layer>
-void equals_peft(const std::string& kind, const char* scheme, bool rslora) {
+void equals_peft(const std::string& kind, const char* scheme, bool rslora, bool dora = false) {
   const std::string tag = kind + "." + scheme + (rslora ? ".rslora." : ".");
   CAPTURE(tag);
   constexpr double tolerance = 2e-5;  // PEFT's SVD and QR are float's, of weights up to 3
@@ -39,8 +39,12 @@ void equals_peft(const std::string& kind, const char* scheme, bool rslora) {
   const Matrix<float> x = derived::values(tag + "x").cast<float>();
   const auto base = net(x);
   const std::string bytes = results::bytes_of(graft::get_base_model_state_dict(net));
-  const LoraConfig config{
-      .r = 3, .lora_alpha = 5, .target_modules = {"lin"}, .use_rslora = rslora, .init_lora_weights = scheme};
+  const LoraConfig config{.r = 3,
+                          .lora_alpha = 5,
+                          .target_modules = {"lin"},
+                          .use_rslora = rslora,
+                          .use_dora = dora,
+                          .init_lora_weights = scheme};
   const double scaling = rslora ? 5 / std::sqrt(3.0) : 5.0 / 3;
   (void)graft::inject_adapter_in_model(config, net);
   CHECK(derived::error(scaling * derived::product(net.lin, "default"), derived::values(tag + "start")) <
@@ -50,7 +54,13 @@ void equals_peft(const std::string& kind, const char* scheme, bool rslora) {
   for (const char* letter : {"A", "B"})
     derived::write(net.lin.parameter("default", std::string("lora_") + letter),
                    derived::values(tag + letter));
-  derived::Values expected = derived::values(tag + "y");
+  derived::Values expected = derived::values(tag + (dora ? "dora.y" : "y"));
+  if (dora) {
+    const auto magnitude = net.lin.parameter("default", "lora_magnitude_vector");
+    CHECK(derived::error(magnitude.template view<float>().template cast<double>(), derived::values(tag + "dora.start")) <
+          tolerance);
+    derived::write(magnitude, derived::values(tag + "dora.magnitude"));
+  }
   if (kind == "transposed")
     expected.rowwise() -= derived::values(tag + "bias").row(0);  // the layer here has none
   const auto y = net(x);
@@ -69,9 +79,9 @@ void equals_peft(const std::string& kind, const char* scheme, bool rslora) {
     const auto off = graft::disable_adapter(loaded);
     CHECK(results::same_bits(loaded(x), base));
   }
-  // the whole update has a strength, so that 0 is the base
+  // the whole update has a strength, so that 0 is the base; DoRA's magnitudes stay
   graft::set_scale(loaded, "default", 0);
-  CHECK(results::same_values(loaded(x), base));
+  CHECK(results::same_values(loaded(x), base) != dora);
 
   // folded into the weight: B·A and what is subtracted, at once
   (void)graft::merge_adapter(net);
@@ -81,6 +91,11 @@ void equals_peft(const std::string& kind, const char* scheme, bool rslora) {
                   graft::MergeError);
   (void)graft::unmerge_adapter(net);
   CHECK(results::same_values(net(x), y));
+
+  // as the plain adapter of twice the rank that any base takes
+  (void)graft::subtract_mutated_init(net, "default", "plain");
+  graft::set_adapter(net, "plain");
+  CHECK(derived::error(net(x).template cast<double>(), expected) < tolerance);
 }
 
 }  // namespace
@@ -93,6 +108,11 @@ TEST_CASE("PiSSA and OLoRA equal PEFT, and leave the base alone") {
     }
     equals_peft<awkward::StoredTransposed<float>>("transposed", "pissa", rslora);
   }
+}
+
+TEST_CASE("DoRA over PiSSA and OLoRA equals PEFT") {
+  for (const bool rslora : {false, true})
+    for (const char* scheme : {"pissa", "olora"}) equals_peft<graft::Linear<>>("linear", scheme, rslora, true);
 }
 
 TEST_CASE("OLoRA respects the layout of a weight, which PEFT does not") {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -69,6 +70,24 @@ struct MergeRefusal {
 struct InitialFactors {
   ParameterData a, b;
 };
+
+namespace detail {
+/// [A; A₀] (2r, in) into `a`, and [B, −B₀] (count, 2r) into `b`: the difference of both products as one. `own_b` are the
+/// rows of B from `begin` on.
+template <class T>
+void join_factors(Index r, Index in, Index count, const T* own_a, const T* own_b, const InitialFactors& initial, T* a, T* b,
+                  Index begin = 0) {
+  const T* initial_a = reinterpret_cast<const T*>(initial.a.data());
+  const T* initial_b = reinterpret_cast<const T*>(initial.b.data()) + begin * r;
+  std::copy_n(own_a, r * in, a);
+  std::copy_n(initial_a, r * in, a + r * in);
+  for (Index i = 0; i < count; ++i)
+    for (Index k = 0; k < r; ++k) {
+      b[2 * i * r + k] = own_b[i * r + k];
+      b[(2 * i + 1) * r + k] = -initial_b[i * r + k];
+    }
+}
+}  // namespace detail
 
 /// An adapter at one site, without its scalar: its parameters and what they mean.
 class AnyAdapterState {

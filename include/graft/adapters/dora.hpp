@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -13,11 +14,13 @@
 #include "../modules/base_weight.hpp"
 #include "../tensor/init.hpp"
 #include "../tensor/workspace.hpp"
+#include "adapter.hpp"
 
 namespace graft::detail {
 
 /// DoRA (Liu et al., arXiv:2402.09353) beside LoRA's A (r, width) and B (out, r): a magnitude m per output unit. With
-/// c = m / ‖W + s·B·A‖ the layer computes c ∘ (y − b + s·B·A·x) + b, where y is what stood there before.
+/// c = m / ‖W + s·B·A‖ the layer computes c ∘ (y − b + s·B·A·x) + b, where y is what stood there before. Where a scheme
+/// started from the base weight, B·A stands for B·A − B₀·A₀.
 ///
 /// What the norms need of W, A and B is kept until one of them is written, for every s at once. Threads in forward
 /// share it: one of them makes it, the others wait; afterwards nobody locks.
@@ -25,6 +28,7 @@ template <class T>
 class Dora {
  public:
   ParameterData magnitude;  ///< linear: (out), embedding: (dim), convolution: (1, out, 1…)
+  std::shared_ptr<const InitialFactors> initial{};  ///< B₀ and A₀; never changed once the adapter is made
 
   explicit Dora(const LayerFacts& facts)
       : out_(facts.out), is_embedding_(facts.kind == LayerKind::embedding) {
@@ -36,7 +40,8 @@ class Dora {
     magnitude = ParameterData(dtype_of<T>, shape);
   }
   /// A copy belongs to another layer: it starts without norms.
-  Dora(const Dora& other) : magnitude(other.magnitude), out_(other.out_), is_embedding_(other.is_embedding_) {}
+  Dora(const Dora& other)
+      : magnitude(other.magnitude), initial(other.initial), out_(other.out_), is_embedding_(other.is_embedding_) {}
   Dora& operator=(const Dora&) = delete;
 
   /// m becomes the norm: the layer then computes what it does without m.
@@ -117,6 +122,7 @@ class Dora {
       return copied.data();
     };
     const T *down = reinterpret_cast<const T*>(a.data()), *up = reinterpret_cast<const T*>(b.data());
+    if (initial) return measure_difference(rows, width, r, read, down, up, parts, workspace);
     if (is_embedding_) {  // of every dimension of the table, over all its rows
       const Scratch<T> scratch(workspace, kernels::column_norms_scratch<T>(width, r));
       const Scratch<double> sums(workspace, kernels::column_norms_sums(width, r));
@@ -125,6 +131,16 @@ class Dora {
       const Scratch<T> scratch(workspace, kernels::row_norms_scratch<T>(width, r));
       kernels::row_norms<T>(rows, width, r, read, down, up, parts, scratch.data());
     }
+  }
+
+  /// The norms of W + s·[B, −B₀]·[A; A₀]; such a layer is linear.
+  void measure_difference(Index rows, Index width, Index r, const auto& read, const T* a, const T* b, const kernels::NormParts& parts,
+                          Workspace* workspace) const {
+    const Scratch<T> both(workspace, 2 * r * (width + rows)), scratch(workspace, kernels::row_norms_scratch<T>(width, 2 * r));
+    T* down = both.data();
+    T* up = down + 2 * r * width;
+    join_factors(r, width, rows, a, b, *initial, down, up);
+    kernels::row_norms<T>(rows, width, 2 * r, read, down, up, parts, scratch.data());
   }
 
   void keep(std::uint64_t stamp, const BaseWeight<T>& base, const ParameterData& a, const ParameterData& b, double own) const {

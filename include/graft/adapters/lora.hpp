@@ -113,6 +113,7 @@ class Lora::State final : public AdapterState<T> {
 
   void take_initial_factors(const LowRank<double>& factors) override {
     initial_ = std::make_shared<const InitialFactors>(to_parameters(factors));
+    if (dora_) dora_->initial = initial_;
   }
   [[nodiscard]] const InitialFactors* initial_factors() const override { return initial_.get(); }
   void start_from(const BaseWeight<T>& base) override {
@@ -120,14 +121,15 @@ class Lora::State final : public AdapterState<T> {
   }
 
   void update(const SiteInput<T>& x, Out<T> y, double weight, const BaseWeight<T>& base, Workspace* workspace) const override {
-    if (!dora_) return update(x, y, weight, data(b_), workspace);
-    const Scratch<T> memory(workspace, (1 + r_) * facts_.out);
+    if (!dora_) return update(x, y, weight, data(b_), initial_ ? data(initial_->b) : nullptr, workspace);
+    const Index size = facts_.out * r_;
+    const Scratch<T> memory(workspace, facts_.out + (initial_ ? 2 : 1) * size);
     const T* c = factors(base, weight, memory.data(), workspace);
     dora_->rescale(y, c, base, workspace);
     T* scaled = memory.data() + facts_.out;  // c's share of the update, at the cost of B alone
-    for (Index o = 0; o < facts_.out; ++o)
-      for (Index j = 0; j < r_; ++j) scaled[o * r_ + j] = c[o] * data(b_)[o * r_ + j];
-    update(x, y, weight, scaled, workspace);
+    scale_rows(c, data(b_), scaled);
+    if (initial_) scale_rows(c, data(initial_->b), scaled + size);
+    update(x, y, weight, scaled, initial_ ? scaled + size : nullptr, workspace);
   }
 
   [[nodiscard]] std::optional<MergeRefusal> merge_refusal() const override {
@@ -194,17 +196,23 @@ class Lora::State final : public AdapterState<T> {
     return dora_->factors(base, a_, b_, scaling_, weight, memory, workspace);
   }
 
-  /// `b` stands for B.
-  void update(const SiteInput<T>& x, Out<T> y, double weight, const T* b, Workspace* workspace) const {
+  /// c ∘ B, as wide as B (out, r).
+  void scale_rows(const T* c, const T* b, T* scaled) const {
+    for (Index o = 0; o < facts_.out; ++o)
+      for (Index j = 0; j < r_; ++j) scaled[o * r_ + j] = c[o] * b[o * r_ + j];
+  }
+
+  /// `b` stands for B, `initial_b` for B₀ where there is one.
+  void update(const SiteInput<T>& x, Out<T> y, double weight, const T* b, const T* initial_b, Workspace* workspace) const {
     const T scale = T(weight * scaling_);
     switch (facts_.kind) {
-      case LayerKind::linear: return update_linear(x.rows, y, scale, b, workspace);
+      case LayerKind::linear: return update_linear(x.rows, y, scale, b, initial_b, workspace);
       case LayerKind::embedding: return update_embedding(x.ids, y, scale, b, workspace);
       case LayerKind::conv: return update_conv(x, y, scale, b, workspace);
     }
   }
 
-  void update_linear(const In<T>& x, Out<T> y, T scale, const T* b, Workspace* workspace) const {
+  void update_linear(const In<T>& x, Out<T> y, T scale, const T* b, const T* initial_b, Workspace* workspace) const {
     const Index n = x.rows(), in = facts_.in, out = facts_.out;
     if (const T* packed = b == data(b_) ? packed_b_.get(b_, n, out, r_) : nullptr) {
       const kernels::LowRankTerm<T> term{r_, data(a_), packed, nullptr, scale, data(beta_)};
@@ -213,7 +221,7 @@ class Lora::State final : public AdapterState<T> {
     } else {
       add_product(x, y, scale, data(a_), b, data(beta_), workspace);
     }
-    if (initial_) add_product(x, y, -scale, data(initial_->a), data(initial_->b), nullptr, workspace);
+    if (initial_b) add_product(x, y, -scale, data(initial_->a), initial_b, nullptr, workspace);
   }
   void add_product(const In<T>& x, Out<T> y, T scale, const T* a, const T* b, const T* beta, Workspace* workspace) const {
     const Scratch<T> scratch(workspace, kernels::low_rank_scratch(x.rows(), facts_.in, facts_.out, r_));
@@ -227,13 +235,7 @@ class Lora::State final : public AdapterState<T> {
     const Scratch<T> scratch(workspace, kernels::low_rank_delta_scratch(width, r)), both(workspace, r * (width + count));
     T* a = both.data();
     T* b = a + r * width;
-    std::copy_n(data(a_), r_ * width, a);
-    std::copy_n(data(initial_->a), r_ * width, a + r_ * width);
-    for (Index i = 0; i < count; ++i)
-      for (Index k = 0; k < r_; ++k) {
-        b[i * r + k] = data(b_)[(begin + i) * r_ + k];
-        b[i * r + r_ + k] = -data(initial_->b)[(begin + i) * r_ + k];
-      }
+    detail::join_factors(r_, width, count, data(a_), data(b_) + begin * r_, *initial_, a, b, begin);
     kernels::add_low_rank_delta<T>(count, width, r, b, r, nullptr, scale, a, width, rows.data(), rows.outerStride(), scratch.data());
   }
 

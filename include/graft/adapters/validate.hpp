@@ -109,10 +109,6 @@ inline void check_initialisation(const LoraConfig& config) {
   const InitScheme scheme = init_scheme(init);
   if (takes_from_base(scheme) || scheme == InitScheme::orthogonal)
     (void)need_factorisers("init_lora_weights \"" + init.scheme() + "\"");
-  if (config.use_dora && takes_from_base(scheme))
-    refuse_field("use_dora", "is set with init_lora_weights \"" + init.scheme() + "\"",
-                 "graft keeps what the scheme takes out of the base beside A and B, and DoRA's norms do not know of it yet",
-                 "use one of them");
   if (scheme != InitScheme::unknown) return;
   const std::string problem = "is \"" + init.scheme() + "\"";
   constexpr std::array foreign{"corda", "loftq", "lora_ga", "mica"};

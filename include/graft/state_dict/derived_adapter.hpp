@@ -22,8 +22,8 @@ struct DerivedAdapter {
   StateDict tensors{};
 };
 
-/// What no verb that makes an adapter of others can carry over.
-inline void check_derivable(const Records& records, std::string_view verb) {
+/// What no verb that makes an adapter of others can carry over; DoRA's magnitudes only where the update stays what it is.
+inline void check_derivable(const Records& records, std::string_view verb, bool keeps_update = false) {
   const auto refuse = [&](bool is_set, std::string_view field, const char* why) {
     if (is_set)
       fail<AdapterError>(std::string(verb) + " of an adapter with " + std::string(field), why,
@@ -34,7 +34,7 @@ inline void check_derivable(const Records& records, std::string_view verb) {
       refuse(config.bias != Bias::none, "bias != none",
              "trained biases belong to the base, and only one adapter may have them");
     if constexpr (requires { config.use_dora; }) {
-      refuse(config.use_dora, "use_dora", "DoRA scales the base weight itself, which no sum of updates does");
+      refuse(config.use_dora && !keeps_update, "use_dora", "DoRA scales the base weight itself, which no sum of updates does");
       refuse(!config.target_parameters.empty(), "target_parameters",
              "matrices of bare parameters are not those of a layer");
       refuse(!config.trainable_token_indices.empty(), "trainable_token_indices",

@@ -14,7 +14,7 @@ namespace detail {
 template <class S = double>
 [[nodiscard]] DerivedAdapter without_mutated_init(const ModelSites& model, const std::string& name) {
   const Records records = need_records(model, {name}, "a conversion");
-  check_derivable(records, "a conversion");
+  check_derivable(records, "a conversion", true);
   const auto* source = std::get_if<LoraConfig>(&records.front()->config());
   if (!source || !takes_from_base(init_scheme(source->init_lora_weights)))
     fail<AdapterError>("adapter '" + name + "' takes nothing out of the base",
@@ -40,6 +40,9 @@ template <class S = double>
         own.b;  // an embedding has nothing to subtract: its further ranks are zeros
     doubled.a.topRows(own.rank()) = own.a;
     insert_factors(derived.tensors, *site, doubled);
+    for (const AdapterParameter& parameter : entry->state()->parameters())
+      if (parameter.name == "lora_magnitude_vector")
+        derived.tensors.insert(file_key(site->path(), parameter.name, ""), parameter.data->view());
   }
   derived.config = std::move(config);
   return derived;

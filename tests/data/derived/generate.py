@@ -192,6 +192,23 @@ for rank in (2, 0.9):
     put(f"convert.{rank}", b.double() @ a.double())
     print("convert", rank, tuple(a.shape), config.r, config.lora_alpha, config.rank_pattern, config.alpha_pattern)
 
+# ---- DoRA over those starts: the norms are of what is left of the base plus the update ------------------------------
+for scheme in ("pissa", "olora"):
+    for rslora in (False, True):
+        tag = f"linear.{scheme}{'.rslora' if rslora else ''}"
+        base = One(nn.Linear(13, 7))
+        base.lin.weight.data, base.lin.bias.data = out[f"{tag}.weight"].clone(), out[f"{tag}.bias"].clone()
+        config = LoraConfig(target_modules=["lin"], r=3, lora_alpha=5, init_lora_weights=scheme, use_rslora=rslora, use_dora=True)
+        model = get_peft_model(base, config)
+        layer = model.base_model.model.lin
+        put(f"{tag}.dora.start", layer.lora_magnitude_vector["default"].weight)
+        for letter in "AB":
+            getattr(layer, f"lora_{letter}")["default"].weight.data = out[f"{tag}.{letter}"].clone()
+        magnitude = torch.rand(7, generator=torch.Generator().manual_seed(11)) + 0.5
+        layer.lora_magnitude_vector["default"].weight.data = magnitude
+        put(f"{tag}.dora.magnitude", magnitude)
+        put(f"{tag}.dora.y", model(out[f"{tag}.x"]))
+
 folder = pathlib.Path(__file__).resolve().parent
 save_file(out, folder / "values.safetensors")
 print(len(out), "tensors", (folder / "values.safetensors").stat().st_size, "bytes")
