@@ -2,6 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <vector>
+
 namespace {
 
 graft::SiteEntry entry(unsigned id, const char* name) {
@@ -32,6 +35,18 @@ TEST_CASE("entries are found by number and by name; a deleted one only by its nu
   CHECK(all.find(10u) == nullptr);
   CHECK(all.find("a")->id == 1);
   CHECK(all.find("c") == nullptr);
+}
+
+TEST_CASE("every entry is found, however its numbers lie") {
+  for (const std::vector<unsigned>& ids : {std::vector<unsigned>{}, {3}, {3, 4, 5, 6}, {3, 4, 7, 8, 20}, {1, 9, 10, 11}}) {
+    graft::SiteTable all;
+    for (const unsigned id : ids) all.entries.push_back(entry(id, "x"));
+    for (unsigned id = 0; id < 30; ++id) {
+      const auto place = std::find(ids.begin(), ids.end(), id);
+      CAPTURE(id);
+      CHECK(all.find(id) == (place == ids.end() ? nullptr : &all.entries[std::size_t(place - ids.begin())]));
+    }
+  }
 }
 
 TEST_CASE("a site is idle without active adapters, or disabled") {

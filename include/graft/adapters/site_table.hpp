@@ -90,9 +90,14 @@ struct SiteTable {
   }
 
   [[nodiscard]] const SiteEntry* find(unsigned id) const {
-    const auto place = std::lower_bound(entries.begin(), entries.end(), id,
+    if (entries.empty() || id < entries.front().id) return nullptr;
+    // no entry stands further back than its number says; where every adapter is at this site, each stands just there
+    const std::size_t latest = std::min<std::size_t>(id - entries.front().id, entries.size() - 1);
+    if (entries[latest].id == id) return &entries[latest];
+    const auto end = entries.begin() + std::ptrdiff_t(latest);
+    const auto place = std::lower_bound(entries.begin(), end, id,
                                         [](const SiteEntry& entry, unsigned wanted) { return entry.id < wanted; });
-    return place == entries.end() || place->id != id ? nullptr : &*place;
+    return place == end || place->id != id ? nullptr : &*place;
   }
   [[nodiscard]] SiteEntry* find(unsigned id) { return const_cast<SiteEntry*>(std::as_const(*this).find(id)); }
   [[nodiscard]] const SiteEntry* find(std::string_view name) const {
