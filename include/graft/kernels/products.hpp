@@ -1,5 +1,6 @@
 #pragma once
 
+#include "dot_panels.hpp"
 #include "reduce.hpp"
 #include "weight_view.hpp"
 #include "widen.hpp"
@@ -10,12 +11,14 @@ namespace graft::kernels {
 // depend on n.
 template <class T>
 inline constexpr std::ptrdiff_t dot_block = 3072 / sizeof(T);
-// So many rows of w, a block of each, stay in the second-level cache while so many rows of x pass over them.
-inline constexpr std::ptrdiff_t dot_outputs = 96, dot_rows = 384;
+// So many rows of x pass over dot_outputs rows of w, a block of each.
+inline constexpr std::ptrdiff_t dot_rows = 384;
 // Blocks of x that stay in the second-level cache all together.
 inline constexpr std::ptrdiff_t dot_kept_blocks = 120;
 // From so many rows of x on, w is copied; see dot_copies.
 inline constexpr std::ptrdiff_t dot_copied_rows = 48;
+// From so many rows of x on, w is packed where dots are no longer than that; see dot_packs.
+inline constexpr std::ptrdiff_t dot_packed_rows = 64, dot_packed_depth = 384;
 
 template <class T>
 [[nodiscard]] constexpr std::ptrdiff_t dot_blocks(std::ptrdiff_t in) {
@@ -27,6 +30,10 @@ template <class T, class W>
 [[nodiscard]] constexpr bool dot_copies(std::ptrdiff_t rows, std::ptrdiff_t least_rows, std::ptrdiff_t ld) {
   return rows >= least_rows && (!std::is_same_v<T, W> || ld * std::ptrdiff_t(sizeof(T)) % 2048 == 0);
 }
+/// Many rows over short dots: w is packed, since summing the lanes of every dot would cost as much as its products.
+[[nodiscard]] constexpr bool dot_packs(std::ptrdiff_t rows, std::ptrdiff_t in) {
+  return rows >= dot_packed_rows && in <= dot_packed_depth;
+}
 /// The number of T that product_nt can use as scratch: bounded, the same for every instruction set; 0 where it
 /// would not help.
 template <class T, class W>
@@ -35,7 +42,7 @@ template <class T, class W>
   const std::ptrdiff_t rows = n < dot_rows ? n : dot_rows, all = rows * dot_blocks<T>(in);
   std::ptrdiff_t blocks = 0;
   if (dot_copies<T, T>(rows, 2, ldx)) blocks += all <= dot_kept_blocks ? all : rows;
-  if (dot_copies<T, W>(rows, dot_copied_rows, ldw)) blocks += dot_outputs;
+  if (dot_packs(rows, in) || dot_copies<T, W>(rows, dot_copied_rows, ldw)) blocks += dot_outputs;
   return blocks * dot_block<T>;
 }
 
