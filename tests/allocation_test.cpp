@@ -2,6 +2,7 @@
 
 #include <deque>
 #include <graft/graft.hpp>
+#include <graft/io/narrow_kernels.hpp>
 #include <memory>
 #include <vector>
 
@@ -68,6 +69,24 @@ struct ConvNet {
   GRAFT_MODULE(conv, head)
 };
 
+/// Lets all adapters keep their values in bf16.
+template <class M>
+void make_narrow(M& model) {
+  const graft::ModelSites sites = graft::sites_of(model);
+  for (const auto& site : sites.sites) {
+    if (!site->table()) continue;
+    for (graft::SiteEntry& entry : site->table()->entries)
+      if (entry.state())
+        for (const graft::AdapterParameter& parameter : entry.state()->parameters()) {
+          if (!parameter.is_saved) continue;
+          const graft::ParameterData wide = *parameter.data;
+          parameter.data->reset(wide.shape(), graft::Dtype::bf16);
+          parameter.data->allocate();
+          graft::detail::convert(wide.dtype(), wide.data(), graft::Dtype::bf16, parameter.data->data(), wide.shape().size());
+        }
+  }
+}
+
 template <class M>
 void inject_all_methods(M& model) {
   graft::inject_adapter_in_model(graft::LoraConfig{.r = 3, .bias = graft::Bias::lora_only, .target_modules = {"q", "v", "embedding"},
@@ -110,10 +129,12 @@ TEST_CASE("the counter counts") {
   CHECK(allocations_of([] { Matrix<> m(3, 5); block = m.data(); }) == 1);
 }
 
-TEST_CASE_TEMPLATE("a pass of a Llama on rows", T, float, double, graft::bf16) {
+template <class T>
+static void check_llama(bool with_narrow_adapters) {
   using S = graft::compute_scalar<T>;
   Llama<T> model;
   inject_all_methods(model);
+  if (with_narrow_adapters) make_narrow(model);
   const std::vector<AdapterSelection> selections{
       {}, graft::base_only(), graft::select(model, {{"lora", 0.5}}), graft::select(model, {{"adalora"}, {"ia3", 2}}),
       graft::select(model, {{"lora"}, {"ia3"}}), graft::select(model, {{"lora"}, {"dora"}}), graft::select(model, {{"dora", 0.5}}),
@@ -138,11 +159,15 @@ TEST_CASE_TEMPLATE("a pass of a Llama on rows", T, float, double, graft::bf16) {
   CHECK(logits.allFinite());
 }
 
-TEST_CASE("a pass of a convolutional net on rows") {
+TEST_CASE_TEMPLATE("a pass of a Llama on rows", T, float, double, graft::bf16) { check_llama<T>(false); }
+TEST_CASE("a pass of a Llama on rows, with adapters of bf16") { check_llama<float>(true); }
+
+static void check_conv_net(bool with_narrow_adapters) {
   ConvNet net;
   graft::inject_adapter_in_model(graft::LoraConfig{.r = 3, .target_modules = {"conv", "head"}, .init_lora_weights = false}, net, "a");
   graft::inject_adapter_in_model(graft::Ia3Config{.target_modules = {"conv", "head"}, .feedforward_modules = {"conv"}}, net, "b");
   graft::inject_adapter_in_model(graft::LoraConfig{.r = 2, .target_modules = {"conv", "head"}, .use_dora = true}, net, "c");
+  if (with_narrow_adapters) make_narrow(net);
   const AdapterSelection a = graft::select(net, {{"a"}}), b = graft::select(net, {{"b"}, {"a", 2}}),
                          c = graft::select(net, {{"c"}});
   Eigen::Tensor<float, 4, Eigen::RowMajor> images(4, 3, 4, 6);
@@ -155,6 +180,11 @@ TEST_CASE("a pass of a convolutional net on rows") {
     y = net(batch.input(images)).value();
   };
   CHECK(when_warm(pass) == 0);
+}
+
+TEST_CASE("a pass of a convolutional net on rows") {
+  check_conv_net(false);
+  check_conv_net(true);
 }
 
 TEST_CASE("a site through the engine's door") {

@@ -195,6 +195,30 @@ TEST_CASE("norms are taken again after every write of the weight, A, B or the ma
   CHECK(results::values_of(net(x)) == fresh(1, 20));
 }
 
+TEST_CASE("a write through a view that is still held is seen by the next forward") {
+  const Matrix<float> x = awkward::rows<float>(3, 13);
+  for (const char* name : {"lora_A", "lora_B", "lora_magnitude_vector"}) {
+    Net net = wide();
+    trained::inject(wide_config(), net, "default", 20);
+    auto held = net.p.parameter("default", name).view<float>();
+    for (const double weight : {1.0, -0.5}) {
+      graft::set_scale(net, "default", weight);
+      const auto before = results::values_of(net(x));
+      REQUIRE(results::values_of(net(x)) == before);
+      const float value = std::exchange(held(0, held.cols() - 1), 0.75F);
+      const auto after = results::values_of(net(x));
+      CHECK_FALSE(results::close(after, before));
+      Net fresh = wide();
+      (void)graft::inject_adapter_in_model(wide_config(), fresh);
+      (void)graft::set_peft_model_state_dict(fresh, graft::get_peft_model_state_dict(net).clone());
+      graft::set_scale(fresh, "default", weight);
+      CHECK(results::values_of(fresh(x)) == after);
+      held(0, held.cols() - 1) = value;  // the values are those that the norms were taken of first
+      CHECK(results::values_of(net(x)) == before);
+    }
+  }
+}
+
 TEST_CASE("a layer whose writes cannot be seen has its norms taken in every forward") {
   using Layer = awkward::PlainLinear<float>;
   const Matrix<float> x = awkward::rows<float>(3, 13);

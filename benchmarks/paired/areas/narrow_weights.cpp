@@ -1,4 +1,8 @@
-// Weights in fewer bits than the activations.
+// Weights, and adapters, in fewer bits than the activations.
+#include <span>
+
+#include <graft/kernels/narrow_low_rank.hpp>
+
 #include "layers.hpp"
 
 #if __has_include(<graft/quantized.hpp>)
@@ -87,6 +91,45 @@ auto quantized([[maybe_unused]] const std::string& format) {
   };
 }
 
+/// One row and many adapters in turn, of which none is in cache when its turn comes.
+void narrow_adapters(Context& context) {
+  constexpr long size = 4096, rank = 64, adapters = 64;
+  Row row{.name = "LoRA r=64 in bf16, 4096² T=1, " + std::to_string(adapters) + " adapters in turn"};
+  row.gates = {{.goal = "narrow adapter", .what = "ours / ours f32", .target = 0.7}};
+  if (context.options.quick) {
+    row.reason = row.gates[0].reason = not_quick;
+    return context.report.row(row);
+  }
+  namespace kernels = graft::kernels;
+  const std::size_t count = std::size_t(rank * size);
+  Memory<float> a(adapters * count), b(adapters * count), x(size), y(size), scratch(rank);
+  Memory<graft::bf16> narrow_a(a.size()), narrow_b(b.size());
+  a.fill(1);
+  b.fill(2);
+  x.fill(3);
+  for (std::size_t i = 0; i < a.size(); ++i) narrow_a.data()[i] = graft::bf16(a.data()[i]);
+  for (std::size_t i = 0; i < b.size(); ++i) narrow_b.data()[i] = graft::bf16(b.data()[i]);
+  std::size_t turn = 0, narrow_turn = 0;
+  Race race;
+  race.add("ours", [&] {
+    const std::size_t at = narrow_turn++ % adapters * count;
+    kernels::narrow_low_rank_update<graft::bf16>(1, size, size, rank, x.data(), size, narrow_a.data() + at, narrow_b.data() + at,
+                                                 nullptr, 2, nullptr, y.data(), size, scratch.data());
+  });
+  race.add("ours f32", [&] {
+    const std::size_t at = turn++ % adapters * count;
+    const kernels::LowRankTerm<float> term{rank, a.data() + at, b.data() + at, nullptr, 2, nullptr};
+    kernels::low_rank_updates<float>(1, size, size, std::span(&term, 1), x.data(), size, nullptr, y.data(), size, scratch.data());
+  });
+  race.run(context.effort());
+  row.ours = race["ours"];
+  row.limit = context.machine.limit(4.0 * double(count), 4.0 * double(count), false);
+  row.limit_of = "reading A and B";
+  row.beside = {race.beside("ours f32")};
+  row.gates[0].value = race["ours"] / race["ours f32"];
+  context.report.row(row);
+}
+
 }  // namespace
 
 void narrow_weights(Context& context) {
@@ -113,6 +156,7 @@ void narrow_weights(Context& context) {
   repacked.reason = "the packages' ggml repacks a weight only inside llama.cpp";
   repacked.gates.push_back({.goal = "9", .what = "ours / ggml q4_0 repacked", .target = 1.2, .reason = repacked.reason});
   context.report.row(repacked);
+  narrow_adapters(context);
 }
 
 }  // namespace paired

@@ -10,6 +10,7 @@
 #include "../kernels/merge.hpp"
 #include "../modules/conv_geometry.hpp"
 #include "adapter.hpp"
+#include "narrow.hpp"
 #include "packed_b.hpp"
 
 namespace graft {
@@ -83,8 +84,9 @@ class AdaLora::State final : public AdapterState<T> {
   }
   void add_delta(Index begin, Out<T> rows, double weight, Workspace* workspace) const override {
     const Index width = rows.cols();
+    const detail::Values<T> a(a_, workspace), b(b_, workspace), e(e_, workspace);
     const Scratch<T> scratch(workspace, kernels::low_rank_delta_scratch(width, r_));
-    kernels::add_low_rank_delta<T>(rows.rows(), width, r_, data(b_) + begin * r_, r_, data(e_), kappa_of(weight), data(a_), width,
+    kernels::add_low_rank_delta<T>(rows.rows(), width, r_, b.data() + begin * r_, r_, e.data(), kappa_of(weight), a.data(), width,
                                    rows.data(), rows.outerStride(), scratch.data());
   }
 
@@ -93,7 +95,9 @@ class AdaLora::State final : public AdapterState<T> {
 
   void update_linear(const In<T>& x, Out<T> y, T kappa, Workspace* workspace) const {
     const Index n = x.rows(), in = facts_.in, out = facts_.out;
-    if (const T* packed = packed_b_.get(b_, n, out, r_)) {
+    if (detail::is_narrow<T>(a_) || detail::is_narrow<T>(b_) || detail::is_narrow<T>(e_)) {
+      detail::add_narrow_update<T>(x, a_, b_, packed_b_, &e_, kappa, nullptr, y, workspace);
+    } else if (const T* packed = packed_b_.get(b_, n, out, r_)) {
       const kernels::LowRankTerm<T> term{r_, data(a_), packed, data(e_), kappa, nullptr};
       const Scratch<T> scratch(workspace, kernels::low_rank_updates_scratch(n, r_));
       kernels::low_rank_updates<T>(n, in, out, std::span(&term, 1), x.data(), x.outerStride(), nullptr, y.data(), y.outerStride(), scratch.data());
@@ -107,14 +111,15 @@ class AdaLora::State final : public AdapterState<T> {
   void update_conv(const SiteInput<T>& x, Out<T> y, T kappa, Workspace* workspace) const {
     kernels::ConvGeometry geometry = detail::conv_geometry(facts_.conv, x.row_shape);
     geometry.padding_mode = PaddingMode::zeros;  // as PEFT, whatever the base's is
+    const detail::Values<T> a(a_, workspace), b(b_, workspace), e(e_, workspace);
     const Scratch<T> scratch(workspace, kernels::low_rank_conv_scratch(geometry, r_));
     for (Index i = 0; i < x.rows.rows(); ++i)
-      kernels::low_rank_conv_update<T>(geometry, r_, x.rows.data() + i * x.rows.outerStride(), data(a_), data(b_), data(e_),
-                                       kappa, nullptr, y.data() + i * y.outerStride(), scratch.data());
+      kernels::low_rank_conv_update<T>(geometry, r_, x.rows.data() + i * x.rows.outerStride(), a.data(), b.data(), e.data(), kappa,
+                                       nullptr, y.data() + i * y.outerStride(), scratch.data());
   }
 
   [[nodiscard]] static double largest(const ParameterData& parameter) {
-    return double(kernels::largest_magnitude<T>(parameter.shape().size(), data(parameter)));
+    return double(kernels::largest_magnitude<T>(parameter.shape().size(), detail::Values<T>(parameter).data()));
   }
   [[nodiscard]] static const T* data(const ParameterData& parameter) { return reinterpret_cast<const T*>(parameter.data()); }
 

@@ -15,6 +15,8 @@
 #include "../tensor/init.hpp"
 #include "../tensor/workspace.hpp"
 #include "adapter.hpp"
+#include "content_mark.hpp"
+#include "narrow.hpp"
 
 namespace graft::detail {
 
@@ -22,8 +24,9 @@ namespace graft::detail {
 /// c = m / ‖W + s·B·A‖ the layer computes c ∘ (y − b + s·B·A·x) + b, where y is what stood there before. Where a scheme
 /// started from the base weight, B·A stands for B·A − B₀·A₀.
 ///
-/// What the norms need of W, A and B is kept until one of them is written, for every s at once. Threads in forward
-/// share it: one of them makes it, the others wait; afterwards nobody locks.
+/// What the norms need of W, A and B is kept until one of them is written, for every s at once; where somebody holds a
+/// view of A, B or m, a forward looks whether their values are still the same. Threads in forward share it: one of them
+/// makes it, the others wait; afterwards nobody locks.
 template <class T>
 class Dora {
  public:
@@ -49,8 +52,10 @@ class Dora {
     const Scratch<double> memory(nullptr, 3 * out_);
     const kernels::NormParts parts = parts_in(memory.data());
     measure(base, a, b, parts, nullptr);
+    const Scratch<T> norms(nullptr, out_);
+    for (Index o = 0; o < out_; ++o) norms.data()[o] = T(kernels::norm_at(parts, o, s));
     magnitude.allocate();
-    for (Index o = 0; o < out_; ++o) reinterpret_cast<T*>(magnitude.data())[o] = T(kernels::norm_at(parts, o, s));
+    convert(dtype_of<T>, reinterpret_cast<const std::byte*>(norms.data()), magnitude.dtype(), magnitude.data(), out_);
   }
 
   /// c (out), for LoRA's scaling `own` in a selection of some weight. `memory` has room for it and may be what is
@@ -62,13 +67,13 @@ class Dora {
       const Scratch<double> numbers(workspace, 3 * out_);
       const kernels::NormParts parts = parts_in(numbers.data());
       measure(base, a, b, parts, workspace);
-      kernels::magnitude_factors(out_, parts, own * weight, m(), memory);
+      scale_magnitude(parts, own * weight, memory);
       return memory;
     }
-    const std::uint64_t stamp = stamp_of({*version, std::uintptr_t(base.layer()), a.version(), b.version(), magnitude.version()});
+    const std::uint64_t stamp = stamp_of({*version, std::uintptr_t(base.layer()), write_mark(a), write_mark(b), write_mark(magnitude)});
     if (stamp_.load(std::memory_order_acquire) != stamp) keep(stamp, base, a, b, own);
     if (weight == 1) return kept_factors_.data();
-    kernels::magnitude_factors(out_, parts_in(kept_.data()), own * weight, m(), memory);
+    scale_magnitude(parts_in(kept_.data()), own * weight, memory);
     return memory;
   }
 
@@ -102,7 +107,13 @@ class Dora {
     for (const std::uint64_t version : versions) stamp = (stamp + version) * 0x9E3779B97F4A7C15u;
     return stamp | 1;
   }
-  [[nodiscard]] const T* m() const { return reinterpret_cast<const T*>(magnitude.data()); }
+  /// to = m / ‖W + s·B·A‖
+  void scale_magnitude(const kernels::NormParts& parts, double s, T* to) const {
+    for_each_part<T>(magnitude, [&](Index begin, Index count, const T* m) {
+      const kernels::NormParts here{parts.rest + begin, parts.slope + begin, parts.nearest + begin};
+      kernels::magnitude_factors(count, here, s, m, to + begin);
+    });
+  }
   [[nodiscard]] kernels::NormParts parts_in(double* memory) const { return {memory, memory + out_, memory + 2 * out_}; }
 
   void measure(const BaseWeight<T>& base, const ParameterData& a, const ParameterData& b, const kernels::NormParts& parts,
@@ -121,15 +132,15 @@ class Dora {
       base.copy_rows(begin, out<T>(copied.data(), count, width));
       return copied.data();
     };
-    const T *down = reinterpret_cast<const T*>(a.data()), *up = reinterpret_cast<const T*>(b.data());
-    if (initial) return measure_difference(rows, width, r, read, down, up, parts, workspace);
+    const Values<T> down(a, workspace), up(b, workspace);
+    if (initial) return measure_difference(rows, width, r, read, down.data(), up.data(), parts, workspace);
     if (is_embedding_) {  // of every dimension of the table, over all its rows
       const Scratch<T> scratch(workspace, kernels::column_norms_scratch<T>(width, r));
       const Scratch<double> sums(workspace, kernels::column_norms_sums(width, r));
-      kernels::column_norms<T>(rows, width, r, read, down, up, parts, scratch.data(), sums.data());
+      kernels::column_norms<T>(rows, width, r, read, down.data(), up.data(), parts, scratch.data(), sums.data());
     } else {
       const Scratch<T> scratch(workspace, kernels::row_norms_scratch<T>(width, r));
-      kernels::row_norms<T>(rows, width, r, read, down, up, parts, scratch.data());
+      kernels::row_norms<T>(rows, width, r, read, down.data(), up.data(), parts, scratch.data());
     }
   }
 
@@ -150,7 +161,7 @@ class Dora {
     kept_factors_.resize(std::size_t(out_));
     const kernels::NormParts parts = parts_in(kept_.data());
     measure(base, a, b, parts, nullptr);
-    kernels::magnitude_factors(out_, parts, own, m(), kept_factors_.data());
+    scale_magnitude(parts, own, kept_factors_.data());
     stamp_.store(stamp, std::memory_order_release);
   }
 

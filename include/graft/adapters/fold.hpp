@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -11,6 +10,7 @@
 
 #include "../kernels/merge.hpp"
 #include "../modules/weight_door.hpp"
+#include "content_mark.hpp"
 #include "site_table.hpp"
 
 namespace graft::detail {
@@ -238,17 +238,9 @@ class Fold final : public AnyFold {
 
 /// Tells whether an adapter's parameters are the ones that they were.
 [[nodiscard]] inline std::uint64_t mark_of(AnyAdapterState& state) {
-  std::uint64_t mark = 0x9E3779B97F4A7C15u;
-  for (const AdapterParameter& parameter : state.parameters()) {
-    const std::byte* data = parameter.data->data();
-    const std::size_t bytes = data ? parameter.data->bytes() : 0;
-    for (std::size_t i = 0; i < bytes; i += 8) {
-      std::uint64_t word = 0;
-      std::memcpy(&word, data + i, std::min<std::size_t>(8, bytes - i));
-      mark = (mark ^ word) * 0x2545F4914F6CDD1Du;
-      mark ^= mark >> 32;
-    }
-  }
+  std::uint64_t mark = 0;
+  for (const AdapterParameter& parameter : state.parameters())
+    mark = (mark ^ content_mark(*parameter.data)) * 0x2545F4914F6CDD1Du;
   return mark;
 }
 

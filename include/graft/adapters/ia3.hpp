@@ -6,6 +6,7 @@
 
 #include "../kernels/elementwise.hpp"
 #include "adapter.hpp"
+#include "narrow.hpp"
 
 namespace graft {
 
@@ -84,17 +85,18 @@ class Ia3::State final : public AdapterState<T> {
 
  private:
   [[nodiscard]] T factor(Index channel, T weight) const {
-    const T l = reinterpret_cast<const T*>(l_.data())[channel];
+    const T l = element_as<T>(l_.dtype(), l_.data(), std::size_t(channel));
     return weight == T(1) ? l : T(1) + weight * (l - T(1));
   }
 
   /// Rows are (channels · positions): every channel of a convolution has one factor.
   void scale(Out<T> rows, T weight) const {
-    const T* l = reinterpret_cast<const T*>(l_.data());
-    const Index n = rows.rows(), stride = rows.outerStride();
-    if (rows.cols() == channels_) kernels::scale_columns<T>(n, channels_, rows.data(), stride, l, weight, rows.data(), stride);
-    else
-      kernels::scale_channels<T>(n, channels_, rows.cols() / channels_, rows.data(), stride, l, weight, rows.data(), stride);
+    const Index n = rows.rows(), stride = rows.outerStride(), positions = rows.cols() / channels_;
+    detail::for_each_part<T>(l_, [&](Index begin, Index count, const T* l) {
+      T* part = rows.data() + begin * positions;
+      if (positions == 1) kernels::scale_columns<T>(n, count, part, stride, l, weight, part, stride);
+      else kernels::scale_channels<T>(n, count, positions, part, stride, l, weight, part, stride);
+    });
   }
 
   bool is_feedforward_;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,6 +16,7 @@
 #include "adapter.hpp"
 #include "dora.hpp"
 #include "init_scheme.hpp"
+#include "narrow.hpp"
 #include "packed_b.hpp"
 
 namespace graft {
@@ -121,15 +121,15 @@ class Lora::State final : public AdapterState<T> {
   }
 
   void update(const SiteInput<T>& x, Out<T> y, double weight, const BaseWeight<T>& base, Workspace* workspace) const override {
-    if (!dora_) return update(x, y, weight, data(b_), initial_ ? data(initial_->b) : nullptr, workspace);
-    const Index size = facts_.out * r_;
-    const Scratch<T> memory(workspace, facts_.out + (initial_ ? 2 : 1) * size);
-    const T* c = factors(base, weight, memory.data(), workspace);
-    dora_->rescale(y, c, base, workspace);
-    T* scaled = memory.data() + facts_.out;  // c's share of the update, at the cost of B alone
-    scale_rows(c, data(b_), scaled);
-    if (initial_) scale_rows(c, data(initial_->b), scaled + size);
-    update(x, y, weight, scaled, initial_ ? scaled + size : nullptr, workspace);
+    const T scale = T(weight * scaling_);
+    switch (facts_.kind) {
+      case LayerKind::linear: update_linear(x.rows, y, scale, workspace); break;
+      case LayerKind::embedding: update_embedding(x.ids, y, scale, workspace); break;
+      case LayerKind::conv: update_conv(x, y, scale, workspace); break;
+    }
+    if (!dora_) return;
+    const Scratch<T> memory(workspace, facts_.out);
+    dora_->rescale(y, factors(base, weight, memory.data(), workspace), base, workspace);
   }
 
   [[nodiscard]] std::optional<MergeRefusal> merge_refusal() const override {
@@ -154,17 +154,18 @@ class Lora::State final : public AdapterState<T> {
     const T scale = T(weight * scaling_);
     if (initial_) return add_difference(begin, rows, scale, workspace);
     const Index width = rows.cols(), count = rows.rows();
+    const detail::Values<T> a(a_, workspace), b(b_, workspace);
     const Scratch<T> scratch(workspace, kernels::low_rank_delta_scratch(width, r_));
     if (facts_.kind != LayerKind::embedding) {  // a convolution's kernels are the columns of a matrix
-      kernels::add_low_rank_delta<T>(count, width, r_, data(b_) + begin * r_, r_, nullptr, scale, data(a_), width, rows.data(),
+      kernels::add_low_rank_delta<T>(count, width, r_, b.data() + begin * r_, r_, nullptr, scale, a.data(), width, rows.data(),
                                      rows.outerStride(), scratch.data());
       return;
     }
     const Scratch<T> turned(workspace, r_ * (count + width));
     T* columns = turned.data();
     T* down = columns + count * r_;
-    kernels::transpose(r_, count, data(a_) + begin, facts_.in, columns, r_);
-    kernels::transpose(width, r_, data(b_), r_, down, width);
+    kernels::transpose(r_, count, a.data() + begin, facts_.in, columns, r_);
+    kernels::transpose(width, r_, b.data(), r_, down, width);
     kernels::add_low_rank_delta<T>(count, width, r_, columns, r_, nullptr, scale, down, width, rows.data(), rows.outerStride(),
                                    scratch.data());
   }
@@ -188,7 +189,8 @@ class Lora::State final : public AdapterState<T> {
     }
     if (!has_beta_) return;
     const T scale = T(weight * scaling_);
-    for (Index i = 0; i < facts_.out; ++i) bias[i] += scale * data(beta_)[i];
+    const detail::Values<T> beta(beta_);
+    for (Index i = 0; i < facts_.out; ++i) bias[i] += scale * beta.data()[i];
   }
 
  private:
@@ -196,32 +198,21 @@ class Lora::State final : public AdapterState<T> {
     return dora_->factors(base, a_, b_, scaling_, weight, memory, workspace);
   }
 
-  /// c ∘ B, as wide as B (out, r).
-  void scale_rows(const T* c, const T* b, T* scaled) const {
-    for (Index o = 0; o < facts_.out; ++o)
-      for (Index j = 0; j < r_; ++j) scaled[o * r_ + j] = c[o] * b[o * r_ + j];
-  }
-
-  /// `b` stands for B, `initial_b` for B₀ where there is one.
-  void update(const SiteInput<T>& x, Out<T> y, double weight, const T* b, const T* initial_b, Workspace* workspace) const {
-    const T scale = T(weight * scaling_);
-    switch (facts_.kind) {
-      case LayerKind::linear: return update_linear(x.rows, y, scale, b, initial_b, workspace);
-      case LayerKind::embedding: return update_embedding(x.ids, y, scale, b, workspace);
-      case LayerKind::conv: return update_conv(x, y, scale, b, workspace);
-    }
-  }
-
-  void update_linear(const In<T>& x, Out<T> y, T scale, const T* b, const T* initial_b, Workspace* workspace) const {
+  void update_linear(const In<T>& x, Out<T> y, T scale, Workspace* workspace) const {
     const Index n = x.rows(), in = facts_.in, out = facts_.out;
-    if (const T* packed = b == data(b_) ? packed_b_.get(b_, n, out, r_) : nullptr) {
+    if (is_narrow()) {
+      detail::add_narrow_update<T>(x, a_, b_, packed_b_, nullptr, scale, has_beta_ ? &beta_ : nullptr, y, workspace);
+    } else if (const T* packed = packed_b_.get(b_, n, out, r_)) {
       const kernels::LowRankTerm<T> term{r_, data(a_), packed, nullptr, scale, data(beta_)};
       const Scratch<T> scratch(workspace, kernels::low_rank_updates_scratch(n, r_));
       kernels::low_rank_updates<T>(n, in, out, std::span(&term, 1), x.data(), x.outerStride(), nullptr, y.data(), y.outerStride(), scratch.data());
     } else {
-      add_product(x, y, scale, data(a_), b, data(beta_), workspace);
+      add_product(x, y, scale, data(a_), data(b_), data(beta_), workspace);
     }
-    if (initial_b) add_product(x, y, -scale, data(initial_->a), initial_b, nullptr, workspace);
+    if (initial_) add_product(x, y, -scale, data(initial_->a), data(initial_->b), nullptr, workspace);
+  }
+  [[nodiscard]] bool is_narrow() const {
+    return detail::is_narrow<T>(a_) || detail::is_narrow<T>(b_) || (has_beta_ && detail::is_narrow<T>(beta_));
   }
   void add_product(const In<T>& x, Out<T> y, T scale, const T* a, const T* b, const T* beta, Workspace* workspace) const {
     const Scratch<T> scratch(workspace, kernels::low_rank_scratch(x.rows(), facts_.in, facts_.out, r_));
@@ -233,9 +224,10 @@ class Lora::State final : public AdapterState<T> {
   void add_difference(Index begin, Out<T> rows, T scale, Workspace* workspace) const {
     const Index width = rows.cols(), count = rows.rows(), r = 2 * r_;
     const Scratch<T> scratch(workspace, kernels::low_rank_delta_scratch(width, r)), both(workspace, r * (width + count));
+    const detail::Values<T> own_a(a_, workspace), own_b(b_, workspace);
     T* a = both.data();
     T* b = a + r * width;
-    detail::join_factors(r_, width, count, data(a_), data(b_) + begin * r_, *initial_, a, b, begin);
+    detail::join_factors(r_, width, count, own_a.data(), own_b.data() + begin * r_, *initial_, a, b, begin);
     kernels::add_low_rank_delta<T>(count, width, r, b, r, nullptr, scale, a, width, rows.data(), rows.outerStride(), scratch.data());
   }
 
@@ -256,45 +248,47 @@ class Lora::State final : public AdapterState<T> {
   }
   static void assign(ParameterData& parameter, const ParameterData& values) {
     parameter.allocate();
-    std::memcpy(parameter.data(), values.data(), parameter.bytes());
+    detail::convert(values.dtype(), values.data(), parameter.dtype(), parameter.data(), parameter.shape().size());
   }
 
-  void update_embedding(const Ids& ids, Out<T> y, T scale, const T* b, Workspace* workspace) const {
+  void update_embedding(const Ids& ids, Out<T> y, T scale, Workspace* workspace) const {
     const Index n = ids.size(), num = facts_.in;
     for (Index i = 0; i < n; ++i)
       if (ids[i] < 0 || ids[i] >= num) detail::id_out_of_range(ids[i], num);
+    const detail::Values<T> b(b_, workspace);
     const Scratch<T> scratch(workspace, r_ + kernels::low_rank_embedding_scratch(n, facts_.out, r_));
     scale *= T(facts_.embed_scale);
-    if (!facts_.max_norm) {
+    if (!facts_.max_norm && !detail::is_narrow<T>(a_)) {
       kernels::low_rank_embedding_update<T>(
-          n, [&](Index i) { return ids[i]; }, num, r_, facts_.out, data(a_), b, scale, y.data(), y.outerStride(), scratch.data());
+          n, [&](Index i) { return ids[i]; }, num, r_, facts_.out, data(a_), b.data(), scale, y.data(), y.outerStride(), scratch.data());
       return;
     }
-    // torch looks A's columns up with the base's max_norm: longer ones are scaled down to it
     T* column = scratch.data();
     for (Index i = 0; i < n; ++i) {
-      double sum = 0;
-      for (Index k = 0; k < r_; ++k) {
-        column[k] = data(a_)[k * num + ids[i]];
-        sum += std::pow(std::abs(double(column[k])), facts_.norm_type);
-      }
-      const double norm = std::pow(sum, 1 / facts_.norm_type);
-      const T factor = scale * T(detail::renorm_factor(norm, *facts_.max_norm));
+      for (Index k = 0; k < r_; ++k) column[k] = element_as<T>(a_.dtype(), a_.data(), std::size_t(k * num + ids[i]));
+      const T factor = facts_.max_norm ? scale * renorm_factor(column) : scale;
       for (Index k = 0; k < r_; ++k) column[k] *= factor;
-      kernels::low_rank_expand<T>(1, facts_.out, r_, column, b, y.data() + i * y.outerStride(), y.outerStride(), column + r_);
+      kernels::low_rank_expand<T>(1, facts_.out, r_, column, b.data(), y.data() + i * y.outerStride(), y.outerStride(), column + r_);
     }
   }
+  /// torch looks A's columns up with the base's max_norm: longer ones are scaled down to it.
+  [[nodiscard]] T renorm_factor(const T* column) const {
+    double sum = 0;
+    for (Index k = 0; k < r_; ++k) sum += std::pow(std::abs(double(column[k])), facts_.norm_type);
+    return T(detail::renorm_factor(std::pow(sum, 1 / facts_.norm_type), *facts_.max_norm));
+  }
 
-  void update_conv(const SiteInput<T>& x, Out<T> y, T scale, const T* b, Workspace* workspace) const {
+  void update_conv(const SiteInput<T>& x, Out<T> y, T scale, Workspace* workspace) const {
     const kernels::ConvGeometry geometry = detail::conv_geometry(facts_.conv, x.row_shape);
+    const detail::Values<T> a(a_, workspace), b(b_, workspace), beta(beta_, workspace);
     const Scratch<T> scratch(workspace, kernels::low_rank_conv_scratch(geometry, r_));
     for (Index i = 0; i < x.rows.rows(); ++i)
-      kernels::low_rank_conv_update<T>(geometry, r_, x.rows.data() + i * x.rows.outerStride(), data(a_), b, nullptr,
-                                       scale, data(beta_), y.data() + i * y.outerStride(), scratch.data());
+      kernels::low_rank_conv_update<T>(geometry, r_, x.rows.data() + i * x.rows.outerStride(), a.data(), b.data(), nullptr, scale,
+                                       beta.data(), y.data() + i * y.outerStride(), scratch.data());
   }
 
   [[nodiscard]] static double largest(const ParameterData& parameter) {
-    return double(kernels::largest_magnitude<T>(parameter.shape().size(), data(parameter)));
+    return double(kernels::largest_magnitude<T>(parameter.shape().size(), detail::Values<T>(parameter).data()));
   }
   [[nodiscard]] static const T* data(const ParameterData& parameter) { return reinterpret_cast<const T*>(parameter.data()); }
 

@@ -140,7 +140,7 @@ inline bool tie_factors(AnyAdapterState& embedding, AnyAdapterState& head, bool 
       const T* source = reinterpret_cast<const T*>(from.data());
       bool differs = false;
       for (Index i = 0; i < rows; ++i)
-        for (Index j = 0; j < cols; ++j) differs |= reinterpret_cast<const T*>(to.data())[i * cols + j] != source[j * rows + i];
+        for (Index j = 0; j < cols; ++j) differs |= !(reinterpret_cast<const T*>(to.data())[i * cols + j] == source[j * rows + i]);
       if (!differs) return;
       to.detach();
       to.touch();
@@ -148,8 +148,12 @@ inline bool tie_factors(AnyAdapterState& embedding, AnyAdapterState& head, bool 
         for (Index j = 0; j < cols; ++j) reinterpret_cast<T*>(to.data())[i * cols + j] = source[j * rows + i];
       changes = true;
     };
-    if (to.dtype() == Dtype::f64) copy(double{});
-    else copy(float{});
+    switch (to.dtype()) {
+      case Dtype::f64: copy(double{}); break;
+      case Dtype::bf16: copy(bf16{}); break;
+      case Dtype::f16: copy(f16{}); break;
+      default: copy(float{});
+    }
   }
   return changes;
 }

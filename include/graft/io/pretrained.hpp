@@ -13,13 +13,11 @@
 #include "../injection/inject.hpp"
 #include "../state_dict/load.hpp"
 #include "adapter_config.hpp"
+#include "as_file.hpp"
 #include "python_names.hpp"
 #include "safetensors.hpp"
 
 namespace graft {
-
-/// The dtype that a loaded adapter is kept in.
-enum class AdapterDtype { compute, as_file };
 
 /// How `load_adapter` loads.
 struct LoadAdapterOptions {
@@ -114,19 +112,20 @@ inline void initialise_missing(const ModelSites& model, unsigned id) {
   }
 }
 
-inline void check_dtype(const ModelSites& model, const StateDict& weights, AdapterDtype dtype) {
-  if (dtype == AdapterDtype::compute || model.sites.empty()) return;
+/// @throws ConfigError for an adapter that would be kept narrow and trained.
+inline void check_dtype(const StateDict& weights, const LoadAdapterOptions& options) {
+  if (options.dtype == AdapterDtype::compute || !options.is_trainable) return;
   for (const auto& [key, view] : weights)
-    if (view.dtype != model.sites.front()->dtype())
-      fail<ConfigError>("AdapterDtype::as_file for '" + key + "', which is " + std::string(tag_of(view.dtype)),
-                        "there are no kernels for narrow adapters in this version",
-                        "leave the dtype at AdapterDtype::compute: the values are widened, and the report lists them");
+    if (is_floating(view.dtype) && size_of(view.dtype) == 2)
+      fail<ConfigError>("AdapterDtype::as_file with is_trainable for '" + key + "', which is " + std::string(tag_of(view.dtype)),
+                        "small steps of an optimiser would be rounded away in it",
+                        "leave the dtype at AdapterDtype::compute: PEFT trains in float too");
 }
 
 /// Injects and loads what was read: all of it, or nothing.
 inline LoadReport load_adapter(const ModelSites& model, const PeftConfig& config, const StateDict& weights,
                                const std::string& name, const LoadAdapterOptions& options, std::vector<std::string> warnings) {
-  check_dtype(model, weights, options.dtype);
+  check_dtype(weights, options);
   check_adapter_name(name);
   share_records(model);
   const auto old = find_record(model, name);
@@ -144,7 +143,8 @@ inline LoadReport load_adapter(const ModelSites& model, const PeftConfig& config
                                  {.low_cpu_mem_usage = true, .activate = false, .file = &weights, .instead_of = old.get()});
   LoadReport report = load_adapter_state(model, weights, name,
                                          {.low_cpu_mem_usage = options.low_cpu_mem_usage, .strict = options.strict,
-                                          .ignore_mismatched_sizes = options.ignore_mismatched_sizes});
+                                          .ignore_mismatched_sizes = options.ignore_mismatched_sizes},
+                                         options.dtype == AdapterDtype::as_file ? &keep_dtypes : nullptr);
   initialise_missing(model, id);
   pending.keep();
   if (old) remove_everywhere(model, *old);

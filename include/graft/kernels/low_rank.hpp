@@ -42,6 +42,16 @@ void pack_b(std::ptrdiff_t out, std::ptrdiff_t r, const T* B, T* packed) {
   }
 }
 
+/// The same for B of a narrow type, element by element.
+template <class W>
+void pack_narrow_b(std::ptrdiff_t out, std::ptrdiff_t r, const W* B, W* packed) {
+  for (std::ptrdiff_t o = 0; o < out; o += detail::low_rank_panel) {
+    const std::ptrdiff_t cols = std::min(out - o, detail::low_rank_panel);
+    for (std::ptrdiff_t j = 0; j < r; ++j)
+      for (std::ptrdiff_t c = 0; c < cols; ++c) *packed++ = B[(o + c) * r + j];
+  }
+}
+
 /// y += u B^T. u (n, r) with rows ldu apart; packed: B by pack_b; y (n, out). Each element takes r in order,
 /// whatever n is.
 template <class T>

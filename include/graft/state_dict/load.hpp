@@ -211,13 +211,16 @@ inline void settle_ties(const ModelSites& model, const AdapterParts& parts, Load
   }
 }
 
+/// `prepare`, where given, is called before the shapes and dtypes of what is there are looked at.
 inline LoadReport load_adapter_state(const ModelSites& model, const StateDict& state_dict, std::string_view adapter_name,
-                                     const LoadOptions& options) {
+                                     const LoadOptions& options,
+                                     void (*prepare)(const ModelSites&, const AdapterParts&, const StateDict&) = nullptr) {
   const auto record = need_record(model, adapter_name);
   check_not_merged(model, *record, "set_peft_model_state_dict");
   share_records(model);
   const AdapterParts parts = parts_of(model, *record);
   NestingGuard nesting(model, parts, state_dict);
+  if (prepare) prepare(model, parts, state_dict);
   Loader loader = adapter_loader(model, parts, options);
   std::vector<std::string> whole;
   for_each_whole_embedding(model, parts, state_dict, [&](const std::string& key, BaseTensor tensor, const SiteTable* table) {

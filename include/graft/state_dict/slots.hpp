@@ -21,6 +21,7 @@ struct AdapterSlot {
   std::function<TensorView()> read;
   std::function<void(const TensorView&, bool may_borrow)> write;
   std::string memory_key;               ///< in the model's own state dict
+  ParameterData* parameter = nullptr;   ///< at a site, where it is the adapter's own and of any dtype
 };
 
 /// What an adapter has, be it in the model or still off to the side.
@@ -47,7 +48,7 @@ struct AdapterParts {
   const auto of_data = [&](std::string key, std::vector<std::string> others, ParameterData* data, std::string in_memory) {
     slots.push_back({std::move(key), std::move(others), {}, data->dtype(), data->shape(), [data] { return data->view(); },
                      [data](const TensorView& source, bool may_borrow) { assign(*data, source, may_borrow); },
-                     std::move(in_memory)});
+                     std::move(in_memory), nullptr});
   };
   const auto add_plain_biases = [&](std::size_t begin, std::size_t end) {
     for (std::size_t i = begin; i < end; ++i)
@@ -58,7 +59,7 @@ struct AdapterParts {
           of_data(bias.key, {}, const_cast<ParameterData*>(&bias.values), bias.key);
           continue;
         }
-        slots.push_back({bias.key, {}, {}, tensor.dtype, tensor.shape, tensor.read, tensor.write, bias.key});
+        slots.push_back({bias.key, {}, {}, tensor.dtype, tensor.shape, tensor.read, tensor.write, bias.key, nullptr});
       }
   };
   std::size_t plain = 0;
@@ -77,6 +78,7 @@ struct AdapterParts {
       if (here->tokens) of_data(beside_rows, {bare, wrapped}, bias, beside_rows);
       else if (here->state) of_data(wrapped, {bare}, bias, wrapped);
       else of_data(bare, {wrapped}, bias, bare);
+      slots.back().parameter = bias;
     }
     if (AnyAdapterState* state = here->state.get())
       for (const AdapterParameter& parameter : state->parameters()) {
@@ -86,6 +88,7 @@ struct AdapterParts {
         std::string key = file_key(module, parameter.name, parameter.suffix);
         if (!parameter.has_suffix_in_file) others.push_back(std::exchange(key, file_key(module, parameter.name, "")));
         of_data(std::move(key), std::move(others), parameter.data, in_memory);
+        slots.back().parameter = parameter.data;
       }
     if (here->copy)
       for (const BaseTensor& tensor : site.tensors(here->copy.get())) {
@@ -93,7 +96,7 @@ struct AdapterParts {
         slots.push_back({join_path(path, tensor.key),
                          {in_memory},
                          join_path(join_path(path, "modules_to_save"), tensor.key),
-                         tensor.dtype, tensor.shape, tensor.read, tensor.write, in_memory});
+                         tensor.dtype, tensor.shape, tensor.read, tensor.write, in_memory, nullptr});
       }
   }
   add_plain_biases(plain, model.plain.size());

@@ -158,9 +158,11 @@ class ParameterData {
     return same;
   }
   /// Changes the shape and gives the memory up: meta afterwards.
-  void reset(const Shape& shape) {
+  void reset(const Shape& shape) { reset(shape, dtype_); }
+  void reset(const Shape& shape, Dtype dtype) {
     touch();
     shape_ = shape;
+    dtype_ = dtype;
     data_ = nullptr;
     owner_.reset();
     borrowed_ = false;
@@ -279,7 +281,9 @@ class ParameterView {
     if (dtype_of<T> != data_->dtype())
       fail<ShapeError>("a parameter of " + std::string(tag_of(data_->dtype())) + " was asked for as " +
                            std::string(tag_of(dtype_of<T>)),
-                       "a view does not convert", "ask for the scalar that dtype() names");
+                       "a view does not convert, and shows memory as it is",
+                       "ask for the scalar that dtype() names (for BF16 view<graft::bf16>()); an adapter that was loaded with "
+                       "AdapterDtype::compute has that of the activations");
     if (data_->is_meta())
       fail<MetaError>("an adapter's parameter of shape " + to_string(data_->shape()) + " is on the meta device",
                       "the adapter was injected with low_cpu_mem_usage and not loaded yet",
