@@ -17,6 +17,7 @@ struct MergePolicy {
   Unmerge how = Unmerge::by_delta;
   bool for_good = false;     ///< it is never undone: nothing is kept
   bool create_bias = false;
+  bool requantize = false;       ///< a quantised weight may be rounded anew
   bool in_place = false;         ///< even where the memory is shared with another layer
   bool new_memory = false;       ///< the weight is not to be changed where it is
   bool new_bias_memory = false;
@@ -168,11 +169,21 @@ class SiteMerge {
     if (!door_->is_readable() || !door_->is_writable())
       refuse(door_->is_readable() ? "can only be read" : "is not known", "merging changes it where it is",
              "give its layer_traits a weight(layer) that answers a writable (out, in) view");
+    if (door_->is_quantized()) return check_quantized();
     (void)door_->storage();  // a weight without memory is an error here, not later
     if (size_of(door_->dtype()) == 2 && has_states_ && policy_.how == Unmerge::by_delta && !policy_.for_good)
       refuse("is " + std::string(tag_of(door_->dtype())) + ", and by_delta would not bring its bits back",
              "a narrow weight loses more in a sum than the delta holds",
              "merge with Unmerge::backup, with Unmerge::reread over a mapped checkpoint, or merge_and_unload()");
+  }
+  void check_quantized() const {
+    if (!policy_.requantize)
+      refuse("is quantised", "with adapters in it, it would be rounded anew, and lose more than a wide one",
+             "leave it unmerged, or set MergeOptions::requantize: MergeReport::requantized then says what was lost");
+    if (policy_.how != Unmerge::backup && !policy_.for_good)
+      refuse("is quantised, and only a kept copy of its bytes would bring them back",
+             policy_.how == Unmerge::by_delta ? "a delta that is subtracted is rounded once more" : "it is no view of other memory",
+             "merge with Unmerge::backup, or merge_and_unload()");
   }
   void check_bias() const {
     if (!changes_bias_) return;

@@ -21,6 +21,13 @@ struct MergeOptions {
   Unmerge unmerge = Unmerge::by_delta;
   bool create_bias = false;  ///< a layer without a bias gets one for `lora_bias`
   Tied tied = Tied::refuse;
+  bool requantize = false;  ///< quantised weights are rounded anew, and the report says what that cost
+};
+
+/// A quantised layer that was merged into, and what rounding its weight anew cost: of the merged weight, not of the delta.
+struct RequantizedLayer {
+  std::string layer;
+  QuantizeReport error{};
 };
 
 /// What a merge or its undoing did, and how the model stands then.
@@ -28,6 +35,7 @@ struct MergeReport {
   std::vector<std::string> merged_adapters;  ///< those that are merged now, in the order of merging
   std::vector<std::string> layers;           ///< whose weights were changed
   std::vector<std::string> warnings;
+  std::vector<RequantizedLayer> requantized{};
 };
 
 namespace detail {
@@ -43,7 +51,7 @@ class Merger {
     settle(names);
     if (!fresh_.empty() || for_good_) {
       plan();
-      if (options_.safe) check_values();
+      check_values();
       for (auto& site : sites_) site.merge->keep();
       commit();
     }
@@ -117,6 +125,7 @@ class Merger {
     policy.how = options_.unmerge;
     policy.for_good = for_good_;
     policy.create_bias = options_.create_bias;
+    policy.requantize = options_.requantize;
     if (!copy) settle_ties(*planned.merge);
     planned.merge->check();
     sites_.push_back(std::move(planned));
@@ -174,10 +183,10 @@ class Merger {
 
   void check_values() {
     for (auto& site : sites_)
-      if (!site.merge->stays_finite())
+      if ((options_.safe || site.merge->door().is_quantized()) && !site.merge->stays_finite())
         fail<MergeError>("merging would put NaN or infinity into '" + site.merge->path() + "'",
                          "its weight or an adapter's holds such values, or their sum is too large",
-                         "check the adapters' weights, or set safe = false to merge them all the same");
+                         "check the adapters' weights, or set safe = false to merge them all the same (not into a quantised weight)");
   }
 
   void commit() {
@@ -187,6 +196,8 @@ class Merger {
       if (site.copy && site.site->adopt(*site.copy) && was_tied)
         report_.warnings.push_back("'" + site.merge->path() + "' was tied to another layer and is no longer: a copy of it took its place");
       report_.layers.push_back(site.merge->path());
+      if (site.merge->changes_weight() && site.merge->door().is_quantized())
+        report_.requantized.push_back({site.merge->path(), site.merge->door().report()});
       if (site.merge->kept_bytes() && options_.unmerge != Unmerge::backup)
         report_.warnings.push_back("'" + site.merge->path() + "': " + std::to_string(site.merge->kept_bytes()) +
                                    " bytes of its own weight are kept, which no delta would bring back");

@@ -136,7 +136,7 @@ class SiteOf<Adapted<L, As...>> final : public AnySite {
     }
   }
   [[nodiscard]] std::unique_ptr<AnyWeightDoor> door(AnyModuleCopy* copy) const override {
-    return std::make_unique<LayerDoor<L>>(copy ? static_cast<ModuleCopy<L>*>(copy)->layer : site_.base_layer());
+    return std::make_unique<typename DoorOf<L>::type>(copy ? static_cast<ModuleCopy<L>*>(copy)->layer : site_.base_layer());
   }
   [[nodiscard]] std::vector<BaseTensor> tensors(AnyModuleCopy* copy) const override {
     return base_tensors(copy ? static_cast<ModuleCopy<L>*>(copy)->layer : site_.base_layer());

@@ -2,12 +2,14 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "../kernels/quantize.hpp"
 #include "linear.hpp"
+#include "quantized_door.hpp"
 
 namespace graft {
 
@@ -17,13 +19,6 @@ enum class QuantFormat {
   nf4,   ///< bitsandbytes' NF4, one factor per 64 columns
   fp4,   ///< bitsandbytes' FP4, one factor per 64 columns
   int4   ///< integers of 4 bits, one factor per 32 columns, as ggml's q4_0
-};
-
-/// What quantising cost: over all elements of the weight.
-struct QuantizeReport {
-  double max_error = 0;       ///< the largest |w - stored|
-  double rms_error = 0;       ///< √ of the mean of (w - stored)²
-  double relative_error = 0;  ///< rms_error over the weight's own root mean square
 };
 
 /// A 4-bit weight as bitsandbytes keeps it, and as its files hold it.
@@ -39,8 +34,8 @@ struct BitsAndBytesWeight {
 };
 
 /// y = x·Wᵀ + b over a weight of one byte or four bits; x and y stay float, and no activation is rounded. It is a linear
-/// layer for adapters: `Adaptable<QuantizedLinear>`. Its weight cannot be written, so nothing can be merged into it;
-/// `requantize` is the way, and it says what it cost. The results have the bits of a Linear over `dequantize()`.
+/// layer for adapters: `Adaptable<QuantizedLinear>`. Merging rounds its weight anew, so it has to be asked for
+/// (`MergeOptions::requantize`) and says what it cost. The results have the bits of a Linear over `dequantize()`.
 class QuantizedLinear {
  public:
   Parameter<float> bias;  ///< (out) or empty
@@ -100,14 +95,12 @@ class QuantizedLinear {
     else kernels::dequantize(out_, in_, four_bit_view(), stride(), w.data());
     return w;
   }
-  /// Replaces the weight by the nearest to w (out, in) and reports what was lost. To merge an adapter on purpose, add its
-  /// delta to `dequantize()` and come here. @throws ShapeError
+  /// Replaces the weight by the nearest to w (out, in) and reports what was lost. @throws ShapeError
   QuantizeReport requantize(const Matrix<float>& w) {
     if (w.rows() != out_ || w.cols() != in_)
       fail<ShapeError>("a weight " + to_string(Shape{w.rows(), w.cols()}) + " was given where " + to_string(Shape{out_, in_}) + " was due",
                        "a quantised layer keeps its shape", "make a new layer");
-    if (format_ == QuantFormat::int8) kernels::quantize_int8(out_, in_, w.data(), in_, bytes_.data(), scales_.data());
-    else kernels::quantize_four_bit(out_, in_, w.data(), in_, code(), block_shift(), words_.data(), scales_.data());
+    requantize_rows(0, graft::in(w));
     const Matrix<double> lost = w.cast<double>() - dequantize().cast<double>();
     QuantizeReport report;
     if (w.size() == 0) return report;
@@ -160,6 +153,42 @@ class QuantizedLinear {
     return absmax;
   }
 
+  void requantize_rows(Index begin, const In<float>& w) {
+    const Index ld = w.outerStride();
+    if (format_ == QuantFormat::int8)
+      kernels::quantize_int8(w.rows(), in_, w.data(), ld, bytes_.data() + begin * in_, scales_.data() + begin);
+    else
+      kernels::quantize_four_bit(w.rows(), in_, w.data(), ld, code(), block_shift(), words_.data() + begin * stride() / 8,
+                                 scales_.data() + (begin * stride() >> block_shift()));
+  }
+  void dequantize_row(Index o, float* to) const {
+    if (format_ == QuantFormat::int8) kernels::dequantize(1, in_, {bytes_.data() + o * in_, scales_.data() + o}, in_, to);
+    else kernels::dequantize(1, in_, four_bit_view().row(o, stride()), stride(), to);
+  }
+  /// The bytes as they are: values, then factors.
+  [[nodiscard]] ParameterData save() const {
+    ParameterData saved(Dtype::u8, Shape{Index(weight_bytes())});
+    saved.allocate();
+    std::byte* to = saved.data();
+    for_each_array(*this, [&](const auto* from, std::size_t bytes) {
+      if (bytes) std::memcpy(to, from, bytes);
+      to += bytes;
+    });
+    return saved;
+  }
+  void restore(const ParameterData& saved) {
+    const std::byte* from = saved.data();
+    for_each_array(*this, [&](auto* to, std::size_t bytes) {
+      if (bytes) std::memcpy(to, from, bytes);
+      from += bytes;
+    });
+  }
+  static void for_each_array(auto& layer, auto f) {
+    f(layer.bytes_.data(), layer.bytes_.size());
+    f(layer.words_.data(), 4 * layer.words_.size());
+    f(layer.scales_.data(), 4 * layer.scales_.size());
+  }
+
   [[nodiscard]] int block_shift() const { return format_ == QuantFormat::int4 ? 5 : 6; }
   [[nodiscard]] Index stride() const { return kernels::four_bit_columns(in_); }
   [[nodiscard]] const float* code() const {
@@ -187,6 +216,12 @@ struct layer_traits<QuantizedLinear> {
   static Index out_features(const Layer& layer) { return layer.out_; }
   static bool has_bias(const Layer& layer) { return layer.bias.size() != 0; }
   static auto bias(auto& layer) { return layer.bias.view().row(0); }
+  static void dequantize_rows(const Layer& layer, Index begin, Out<float> rows) {
+    for (Index i = 0; i < rows.rows(); ++i) layer.dequantize_row(begin + i, rows.data() + i * rows.outerStride());
+  }
+  static void requantize_rows(Layer& layer, Index begin, const In<float>& rows) { layer.requantize_rows(begin, rows); }
+  static ParameterData save_weight(const Layer& layer) { return layer.save(); }
+  static void restore_weight(Layer& layer, const ParameterData& saved) { layer.restore(saved); }
   static void forward_into(const Layer& layer, const In<float>& x, Out<float> y, Workspace* workspace) {
     const Layer::Product product{&layer};
     (void)product.cols(std::span(&x, 1));

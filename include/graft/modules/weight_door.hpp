@@ -7,6 +7,17 @@
 #include "parameters.hpp"
 #include "visit.hpp"
 
+namespace graft {
+
+/// What quantising cost: over all elements of the weight.
+struct QuantizeReport {
+  double max_error = 0;       ///< the largest |w - stored|
+  double rms_error = 0;       ///< √ of the mean of (w - stored)²
+  double relative_error = 0;  ///< rms_error over the weight's own root mean square
+};
+
+}  // namespace graft
+
 namespace graft::detail {
 
 /// A layer's weight and bias, to be changed: what merging needs of a layer, whatever holds them.
@@ -18,6 +29,9 @@ class AnyWeightDoor {
   [[nodiscard]] virtual bool is_writable() const = 0;
   [[nodiscard]] virtual bool has_bias() const = 0;
   [[nodiscard]] virtual bool is_bias_writable() const = 0;
+  /// Whether every write rounds to few bits; `report` then says what the writes through this door cost.
+  [[nodiscard]] virtual bool is_quantized() const { return false; }
+  [[nodiscard]] virtual QuantizeReport report() const { return {}; }
   /// The weight's, as it is stored.
   [[nodiscard]] virtual Dtype dtype() const = 0;
   /// The parameter that holds the weight, or the bias, or would hold one; null where none does.
@@ -60,7 +74,7 @@ template <class L>
 }
 
 template <class L, class T = layer_scalar<L>>
-class LayerDoor final : public WeightDoor<T> {
+class LayerDoor : public WeightDoor<T> {
   using traits = traits_of<L>;
   static constexpr bool readable = has_weight<const L> && has_weight<L>;
   static constexpr bool writable = [] {
@@ -135,7 +149,7 @@ class LayerDoor final : public WeightDoor<T> {
   }
   [[nodiscard]] bool stay_finite(const T* values, Index count) const override {
     if constexpr (!readable) return true;
-    else if constexpr (std::is_same_v<Stored, T>) return kernels_finite(values, count);
+    else if constexpr (std::is_same_v<Stored, T>) return are_finite(values, count);
     else {
       for (Index i = 0; i < count; ++i)
         if (!std::isfinite(converted<T>(rounded<Stored>(values[i])))) return false;
@@ -196,13 +210,21 @@ class LayerDoor final : public WeightDoor<T> {
     if constexpr (std::is_floating_point_v<S>) return S(value);
     else return S(float(value));
   }
-  [[nodiscard]] static bool kernels_finite(const T* values, Index count) {
+
+ protected:
+  [[nodiscard]] static bool are_finite(const T* values, Index count) {
     for (Index i = 0; i < count; ++i)
       if (!std::isfinite(values[i])) return false;
     return true;
   }
 
   L& layer_;
+};
+
+/// The door of a layer's type; of a quantised one another (quantized_door.hpp).
+template <class L>
+struct DoorOf {
+  using type = LayerDoor<L>;
 };
 
 }  // namespace graft::detail
