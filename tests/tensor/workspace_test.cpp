@@ -91,3 +91,49 @@ TEST_CASE("without a workspace scratch comes from the heap; none for nothing") {
   scratch.data()[6] = 1;
   CHECK(Scratch<float>(nullptr, 0).data() == nullptr);
 }
+
+TEST_CASE("it reports what is in use, and the most that was") {
+  Workspace workspace;
+  CHECK(workspace.in_use() == 0);
+  CHECK(workspace.peak() == 0);
+  std::byte* a = workspace.take(1000);
+  std::byte* b = workspace.take(65);
+  CHECK(workspace.in_use() == 1024 + 128);
+  CHECK(workspace.reserved() == 1024 + 128);
+  workspace.give(a, 1000);
+  CHECK(workspace.in_use() == 128);
+  CHECK(workspace.peak() == 1024 + 128);
+  std::byte* c = workspace.take(513);  // the block that was free: nothing new is reserved
+  CHECK(workspace.reserved() == 1024 + 128);
+  CHECK(workspace.peak() == 1024 + 128);
+  workspace.give(b, 65);
+  workspace.reset_peak();
+  CHECK(workspace.peak() == 1024);
+  workspace.give(c, 513);
+  CHECK(workspace.in_use() == 0);
+  CHECK(workspace.peak() == 1024);
+  workspace.give(workspace.take(0), 0);
+  CHECK(workspace.in_use() == 0);
+}
+
+TEST_CASE("trimming gives back what is free, and nothing that is taken") {
+  Workspace workspace;
+  std::byte* a = workspace.take(4000);
+  std::byte* b = workspace.take(4000);
+  workspace.give(b, 4000);
+  CHECK(workspace.reserved() == 8192);
+  workspace.trim();
+  CHECK(workspace.reserved() == 4096);
+  CHECK(workspace.in_use() == 4096);
+  for (std::size_t i = 0; i < 4000; ++i) a[i] = std::byte(i);
+  workspace.give(a, 4000);
+  for (int pass = 0; pass < 2; ++pass) {
+    std::byte* c = workspace.take(4000);
+    std::byte* d = workspace.take(4000);
+    CHECK(workspace.reserved() == 8192);
+    workspace.give(c, 4000);
+    workspace.give(d, 4000);
+  }
+  workspace.trim();
+  CHECK(workspace.reserved() == 0);
+}

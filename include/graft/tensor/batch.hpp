@@ -99,6 +99,9 @@ class Batch {
   [[nodiscard]] Index rows() const { return rows_; }
   [[nodiscard]] BatchView view() const { return {sequences_, segments_, adapters_, workspace_}; }
   [[nodiscard]] Workspace& workspace() const { return *workspace_; }
+  /// Who runs the pieces of this batch's products, convolutions and attention: a `graft::ThreadPool`, a loop of the
+  /// host's. Kept through clear(); at first nobody, and the caller's thread does it all. No bit depends on it.
+  void set_parallel_for(const ParallelFor& parallel_for) { workspace_->set_parallel_for(parallel_for); }
 
   /// The same sequences with only their last `count` rows and no cache: those rows are cached already.
   [[nodiscard]] const Batch& tail(Index count) const {

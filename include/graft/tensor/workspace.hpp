@@ -7,41 +7,70 @@
 #include <new>
 #include <vector>
 
+#include "parallel_for.hpp"
 #include "shape.hpp"
 
 namespace graft {
 
 /// Scratch memory that is given back and used again: from the second pass on, nothing is taken from the heap.
-/// Blocks are 64-byte aligned and come in powers of two. It belongs to one thread at a time.
+/// Blocks are 64-byte aligned and come in powers of two. It belongs to one thread at a time, and carries how that
+/// thread's loops run.
 class Workspace {
  public:
   /// A block of at least `bytes` bytes.
   [[nodiscard]] std::byte* take(std::size_t bytes) {
-    auto& blocks = free_[size_class(bytes)];
+    const std::size_t size_class = class_of(bytes), size = std::size_t{1} << size_class;
+    auto& blocks = free_[size_class];
+    std::byte* block;
     if (blocks.empty()) {
       // room for this block's return, so that give() never allocates
-      blocks.reserve(++made_[size_class(bytes)]);
-      reserved_ += std::size_t{1} << size_class(bytes);
-      return static_cast<std::byte*>(::operator new(std::size_t{1} << size_class(bytes), std::align_val_t{64}));
+      blocks.reserve(made_[size_class] + 1);
+      block = static_cast<std::byte*>(::operator new(size, std::align_val_t{64}));
+      ++made_[size_class];
+      reserved_ += size;
+    } else {
+      block = blocks.back().release();
+      blocks.pop_back();
     }
-    std::byte* block = blocks.back().release();
-    blocks.pop_back();
+    in_use_ += size;
+    if (in_use_ > peak_) peak_ = in_use_;
     return block;
   }
   /// Returns a block that was taken with the same number of bytes.
-  void give(std::byte* block, std::size_t bytes) noexcept { free_[size_class(bytes)].emplace_back(block); }
-  /// All bytes ever taken from the heap and still held.
+  void give(std::byte* block, std::size_t bytes) noexcept {
+    in_use_ -= std::size_t{1} << class_of(bytes);
+    free_[class_of(bytes)].emplace_back(block);
+  }
+  /// All bytes that are held of the heap, taken or free.
   [[nodiscard]] std::size_t reserved() const { return reserved_; }
+  /// The bytes of the blocks that are taken now. 0 between passes whose values are gone.
+  [[nodiscard]] std::size_t in_use() const { return in_use_; }
+  /// The most that was in use at once since the beginning or the last reset_peak(): what passes of that kind need.
+  [[nodiscard]] std::size_t peak() const { return peak_; }
+  void reset_peak() { peak_ = in_use_; }
+  /// Gives the free blocks back to the heap: after a pass that was larger than those to come. The next one allocates.
+  void trim() noexcept {
+    for (std::size_t size_class = 0; size_class < free_.size(); ++size_class) {
+      reserved_ -= free_[size_class].size() << size_class;
+      made_[size_class] -= free_[size_class].size();
+      free_[size_class].clear();
+    }
+  }
+
+  /// How the forwards on this memory cut their products into pieces; at first not at all.
+  void set_parallel_for(const ParallelFor& parallel_for) { parallel_for_ = parallel_for; }
+  [[nodiscard]] const ParallelFor& parallel_for() const { return parallel_for_; }
 
  private:
   struct Free {
     void operator()(std::byte* block) const { ::operator delete(block, std::align_val_t{64}); }
   };
-  static std::size_t size_class(std::size_t bytes) { return std::bit_width(bytes < 64 ? std::size_t{63} : bytes - 1); }
+  static std::size_t class_of(std::size_t bytes) { return std::size_t(std::bit_width(bytes < 64 ? std::size_t{63} : bytes - 1)); }
 
   std::array<std::vector<std::unique_ptr<std::byte, Free>>, 64> free_{};
   std::array<std::size_t, 64> made_{};
-  std::size_t reserved_ = 0;
+  std::size_t reserved_ = 0, in_use_ = 0, peak_ = 0;
+  ParallelFor parallel_for_{};
 };
 
 /// `count` elements of scratch for a scope: from the workspace, or from the heap where there is none.
