@@ -93,3 +93,48 @@ TEST_CASE("the codes are bitsandbytes' tables") {
   CHECK(kernels::nf4_code[8] == 0.07958029955625534f);
   CHECK(kernels::nf4_code[15] == 1.0f);
 }
+
+TEST_CASE("ggml's q4_0 blocks are read as ggml reads them") {
+  for (const Index in : {32, 64, 96, 128, 160, 288}) {
+    const Index out = 3, blocks = out * in / 32;
+    std::vector<std::uint8_t> bytes;
+    for (Index b = 0; b < blocks; ++b) {
+      const std::uint16_t d = graft::f16(value_at<float>(3, b)).bits;
+      bytes.push_back(std::uint8_t(d & 255u));
+      bytes.push_back(std::uint8_t(d >> 8));
+      for (Index j = 0; j < 16; ++j) bytes.push_back(std::uint8_t((b * 89 + j * 151 + 7) % 256));
+    }
+    // ggml's dequantize_row_q4_0, over all blocks in order
+    std::vector<float> expected(std::size_t(out * in));
+    for (Index b = 0; b < blocks; ++b) {
+      const std::uint8_t* block = bytes.data() + 18 * b;
+      const float d = float(graft::f16::from_bits(std::uint16_t(block[0] + 256 * block[1])));
+      for (Index j = 0; j < 16; ++j) {
+        expected[std::size_t(32 * b + j)] = float((block[2 + j] & 0x0F) - 8) * d;
+        expected[std::size_t(32 * b + j + 16)] = float((block[2 + j] >> 4) - 8) * d;
+      }
+    }
+    const Index columns = kernels::four_bit_columns(in);
+    std::vector<std::uint32_t> words(std::size_t(out * columns / 8), 0xdeadbeefu);
+    std::vector<float> scales(std::size_t(out * columns / 32), 5.0f), back(expected.size());
+    kernels::repack_q4_0(out, in, bytes.data(), words.data(), scales.data());
+    const kernels::FourBitView view{words.data(), scales.data(), kernels::int4_code, 5};
+    kernels::dequantize(out, in, view, columns, back.data());
+    CHECK(back == expected);
+    for (Index o = 0; o < out; ++o)
+      for (Index i = in; i < columns; ++i) {
+        CHECK(kernels::int4_code[kernels::detail::get_nibble(view.row(o, columns).words, i)] == 0);
+        CHECK(view.row(o, columns).scales[i / 32] == 0);
+      }
+    // the product, against the same sums in double
+    const Matrix<float> x(2, in, 5);
+    std::vector<float> y(std::size_t(2 * out));
+    kernels::product_nt_view(2, out, in, x.data(), x.ld, view, columns, nullptr, y.data(), out, false);
+    for (Index i = 0; i < 2; ++i)
+      for (Index o = 0; o < out; ++o) {
+        Sum sum;
+        for (Index k = 0; k < in; ++k) sum.add(x.at(i, k) * double(expected[std::size_t(o * in + k)]));
+        CHECK(sum.fits(y[std::size_t(i * out + o)]));
+      }
+  }
+}

@@ -104,6 +104,32 @@ TEST_CASE("quantising gives what bitsandbytes gives") {
              QuantizedLinear::from_bitsandbytes(in, out, {.packed = fp4, .absmax = absmax}, QuantFormat::fp4).dequantize()));
 }
 
+TEST_CASE("ggml's q4_0 blocks become an int4 layer") {
+  std::vector<std::uint8_t> blocks;
+  for (int b = 0; b < int(out * in / 32); ++b) {
+    const std::uint16_t d = graft::f16(0.0625f * float(b % 5 - 2)).bits;
+    blocks.push_back(std::uint8_t(d & 255u));
+    blocks.push_back(std::uint8_t(d >> 8));
+    for (int j = 0; j < 16; ++j) blocks.push_back(std::uint8_t((b * 89 + j * 151 + 7) % 256));
+  }
+  const QuantizedLinear layer = QuantizedLinear::from_q4_0(in, out, blocks, true);
+  CHECK(layer.format() == QuantFormat::int4);
+  CHECK(layer.bias.size() == out);
+  Matrix<> w(out, in);
+  for (Index i = 0; i < w.size(); ++i) {
+    const std::uint8_t* block = blocks.data() + i / 32 * 18;
+    const int j = int(i % 32), nibble = j < 16 ? block[2 + j] & 15 : block[2 + j - 16] >> 4;
+    w.data()[i] = 0.0625f * float(i / 32 % 5 - 2) * float(nibble - 8);
+  }
+  CHECK(same(layer.dequantize(), w));
+  CHECK(w.cwiseAbs().maxCoeff() > 0.5f);
+  Linear<> wide = dense(w);
+  wide.bias.view().setZero();
+  CHECK(same(layer(input()), wide(input())));
+  CHECK_THROWS_AS(QuantizedLinear::from_q4_0(in, out + 1, blocks), graft::ShapeError);
+  CHECK_THROWS_AS(QuantizedLinear::from_q4_0(in - 16, out, blocks), graft::ShapeError);
+}
+
 TEST_CASE("every format has the bits of a linear layer over its float values, whatever the number of rows") {
   for (const QuantFormat format : {QuantFormat::int8, QuantFormat::nf4, QuantFormat::fp4, QuantFormat::int4})
     for (const Index width : {7, 65, 128, 1024}) {

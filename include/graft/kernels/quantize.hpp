@@ -6,7 +6,7 @@
 
 #include "products.hpp"
 
-/// Weights of one byte or four bits: from float, back to float, and from bitsandbytes' bytes. Cold code: products read
+/// Weights of one byte or four bits: from float, back to float, and from the bytes of bitsandbytes and ggml. Cold code: products read
 /// the result through an Int8View or a FourBitView.
 namespace graft::kernels {
 
@@ -108,6 +108,28 @@ inline void repack_bitsandbytes(std::ptrdiff_t out, std::ptrdiff_t in, const std
     }
     for (std::ptrdiff_t i = 0; i < in; i += std::ptrdiff_t{1} << block_shift)
       scales[i >> block_shift] = absmax[(o * in + i) >> block_shift];
+  }
+}
+
+/// ggml's q4_0: the bytes of a block of 32 columns, a factor in f16 (little-endian) and 16 bytes of which byte j holds
+/// column j in its lower half and column j + 16 in its upper half, each 8 more than the integer that is meant.
+inline constexpr std::ptrdiff_t q4_0_block = 32, q4_0_bytes = 18;
+
+/// Rows of q4_0 blocks, (out, in / 32) of 18 bytes, to a FourBitView's words and scales in blocks of 32 with int4_code.
+/// in is a multiple of 32.
+inline void repack_q4_0(std::ptrdiff_t out, std::ptrdiff_t in, const std::uint8_t* blocks, std::uint32_t* words, float* scales) {
+  const std::ptrdiff_t columns = four_bit_columns(in), half = q4_0_block / 2;
+  std::fill(words, words + out * columns / 8, 0u);
+  std::fill(scales, scales + out * columns / q4_0_block, 0.0f);
+  for (std::ptrdiff_t o = 0; o < out; ++o, words += columns / 8, scales += columns / q4_0_block) {
+    for (std::ptrdiff_t begin = 0; begin < in; begin += q4_0_block, blocks += q4_0_bytes) {
+      scales[begin / q4_0_block] = float(f16::from_bits(std::uint16_t(blocks[0] | blocks[1] << 8)));
+      for (std::ptrdiff_t j = 0; j < half; ++j) {
+        detail::put_nibble(words, begin + j, blocks[2 + j] & 15u);
+        detail::put_nibble(words, begin + j + half, std::uint32_t(blocks[2 + j]) >> 4);
+      }
+    }
+    for (std::ptrdiff_t i = in; i < columns; ++i) detail::put_nibble(words, i, detail::zero_index(int4_code));
   }
 }
 

@@ -82,6 +82,17 @@ class QuantizedLinear {
     return made;
   }
 
+  /// Takes ggml's q4_0 blocks as they are, rounding nothing: rows of in / 32 blocks of 18 bytes, as a GGUF file holds a
+  /// tensor (out, in). The layer is an int4 one. @throws ShapeError where they do not fit.
+  static QuantizedLinear from_q4_0(Index in, Index out, std::span<const std::uint8_t> blocks, bool has_bias = false) {
+    if (in % kernels::q4_0_block != 0 || Index(blocks.size()) != out * in / kernels::q4_0_block * kernels::q4_0_bytes)
+      fail<ShapeError>("a q4_0 weight has " + std::to_string(blocks.size()) + " bytes for " + to_string(Shape{out, in}),
+                       "every row has whole blocks of 32 columns, 18 bytes each", "check in and out");
+    QuantizedLinear made(in, out, has_bias, QuantFormat::int4);
+    kernels::repack_q4_0(out, in, blocks.data(), made.words_.data(), made.scales_.data());
+    return made;
+  }
+
   [[nodiscard]] Index in_features() const { return in_; }
   [[nodiscard]] Index out_features() const { return out_; }
   [[nodiscard]] QuantFormat format() const { return format_; }
