@@ -3,10 +3,12 @@
 #include <deque>
 #include <graft/graft.hpp>
 #include <graft/io/narrow_kernels.hpp>
+#include <graft/thread_pool.hpp>
 #include <memory>
 #include <vector>
 
 #include "support/allocation_counter.hpp"
+#include "support/cutting_host.hpp"
 #include "support/ramp.hpp"
 
 // A warm forward on rows, or through a site with a batch, takes nothing from the heap.
@@ -214,6 +216,32 @@ TEST_CASE("a site through the engine's door") {
   };
   CHECK(when_warm(pass) == 0);
   CHECK(when_warm(update) == 0);
+}
+
+TEST_CASE("a pass in pieces on a host's threads") {
+  struct Wide {
+    Adaptable<graft::Linear<>> in{41, 6001}, out{6001, 43};
+    Adaptable<graft::Conv2d<>> conv{3, 11, graft::Conv2dOptions{.kernel = 5}};
+    Wide() { graft::initialise(in.base_layer(), 5); }
+  } wide;
+  graft::ThreadPool pool(3, 0);
+  support::CuttingHost host(3);
+  Eigen::Tensor<float, 4, Eigen::RowMajor> images(9, 3, 24, 24);
+  support::fill_ramp(images, 1);
+  const Matrix<> x = support::ramp(9, 41, 1);
+  Batch batch;
+  const auto pass = [&] {
+    batch.clear();
+    batch.add(9);
+    const auto y = wide.out(wide.in(batch.input(x)));
+    const auto z = wide.conv(batch.input(images));
+  };
+  batch.set_parallel_for(pool);
+  CHECK(when_warm(pass) == 0);
+  batch.set_parallel_for(host);
+  CHECK(when_warm(pass) == 0);
+  CHECK(host.calls == 4 * 3);
+  CHECK(host.pieces == 4 * (3 + 3 + 2));
 }
 
 TEST_CASE("passes of many sizes take nothing once each was seen") {

@@ -5,6 +5,7 @@
 #include <graft/modules/norm.hpp>
 #include <graft/modules/ops.hpp>
 
+#include "support/cutting_host.hpp"
 #include "support/ramp.hpp"
 
 using graft::AttentionOptions;
@@ -248,4 +249,36 @@ TEST_CASE("last and mean_pool leave one row per sequence, none for an empty one"
   CHECK_THROWS_AS((void)graft::add(last, x), ShapeError);
   CHECK(graft::last(ramp(5, 7, 1)) == ramp(5, 7, 1).bottomRows(1));
   CHECK(graft::last(Matrix<>(0, 7)).rows() == 0);
+}
+
+TEST_CASE("attention in pieces of heads has the bits of the whole, with a cache and without") {
+  const AttentionOptions options{.heads = 10, .kv_heads = 5, .layer = 0};
+  constexpr Index d = 12, rows = 100;
+  Matrix<> q(rows + 1, 10 * d), k(rows + 1, 5 * d), v(rows + 1, 5 * d);
+  for (Matrix<>* m : {&q, &k, &v})
+    for (Index i = 0; i < m->size(); ++i) m->data()[i] = float((i * 7919 + m->cols()) % 1009) / 1009 - 0.45f;
+  const auto run = [&](support::CuttingHost* host, Index keys) {
+    KvCache<> cache(1, 5 * d, 4 * rows);
+    Batch batch;
+    if (host) batch.set_parallel_for(*host);
+    std::vector<float> all;
+    const auto pass = [&](Index begin, Index count) {
+      batch.clear();
+      batch.add(count, {}, &cache);
+      const auto y = graft::attention(batch.input(q.middleRows(begin, count)), batch.input(k.middleRows(begin, count)),
+                                      batch.input(v.middleRows(begin, count)), options);
+      all.insert(all.end(), y.value().data(), y.value().data() + y.value().size());
+    };
+    for (Index done = 0; done < keys; done += rows) pass(0, rows);
+    pass(rows, 1);
+    return all;
+  };
+  const auto whole = run(nullptr, 3 * rows);
+  for (const Index threads : {2, 3, 16}) {
+    support::CuttingHost host(threads);
+    CHECK(run(&host, 3 * rows) == whole);
+    CHECK(host.calls == 3);  // the prompts; the single row is too short
+    CHECK(host.pieces > 2 * 2);
+    CHECK(host.pieces <= 3 * std::min<Index>(threads, 5));
+  }
 }

@@ -5,6 +5,8 @@
 
 #include <doctest/doctest.h>
 
+#include "support/cutting_host.hpp"
+
 namespace {
 
 // torch in float64, with values of weight, bias and x that are ramps: element k is sin(0.7 k + phase).
@@ -85,4 +87,63 @@ TEST_CASE("axes: one number, a list or an array") {
   CHECK(list[1] == 2);
   CHECK(array[0] == 5);
   CHECK(graft::Padding<2>(graft::same).is_same());
+}
+
+namespace {
+
+/// The result of a layer over rows, cut into pieces for a host; and how many pieces there were.
+template <class Layer, int N>
+std::vector<float> convolved(const Layer& layer, const Eigen::Tensor<float, N, Eigen::RowMajor>& x, support::CuttingHost* host) {
+  graft::Batch batch;
+  if (host) batch.set_parallel_for(*host);
+  batch.add(x.dimension(0));
+  const graft::Rows<float> y = layer(batch.input(x));
+  return {y.value().data(), y.value().data() + y.value().size()};
+}
+template <int N, class Layer>
+void check_pieces(Layer layer, const Eigen::array<graft::Index, std::size_t(N)>& size) {
+  ramp(layer.weight.data(), layer.weight.size(), 0.1);
+  if (layer.bias.size()) ramp(layer.bias.data(), layer.bias.size(), 0.2);
+  Eigen::Tensor<float, N, Eigen::RowMajor> x(size);
+  ramp(x.data(), x.size(), 0.3);
+  const std::vector<float> whole = convolved(layer, x, nullptr);
+  for (const graft::Index threads : {2, 3, 7}) {
+    support::CuttingHost host(threads);
+    CHECK(convolved(layer, x, &host) == whole);
+    CHECK(host.calls == 1);
+    CHECK(host.pieces > 1);
+    CHECK(host.pieces <= threads);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("convolutions: pieces of samples or of positions have the bits of the whole") {
+  using graft::Conv1d, graft::Conv2d, graft::Conv3d, graft::PaddingMode;
+  check_pieces<4>(Conv2d<>(13, 17, {.kernel = 3, .padding = 1}), {1, 13, 37, 41});   // positions of one sample
+  check_pieces<4>(Conv2d<>(13, 17, {.kernel = 3, .padding = 1}), {5, 13, 23, 19});   // across the samples' borders
+  check_pieces<4>(Conv2d<>(13, 17, {.kernel = 3, .stride = 2}), {40, 13, 13, 13});   // whole samples
+  check_pieces<4>(Conv2d<>(64, 70, {.kernel = 1}), {1, 64, 25, 33});                 // its own column matrix
+  check_pieces<4>(Conv2d<>(12, 18, {.kernel = 5, .groups = 3, .padding_mode = PaddingMode::circular}), {3, 12, 30, 30});
+  check_pieces<3>(Conv1d<>(30, 33, {.kernel = 7, .padding = 3}), {1, 30, 700});
+  check_pieces<5>(Conv3d<>(5, 9, {.kernel = 3}), {2, 5, 13, 14, 15});
+}
+
+TEST_CASE("convolutions: a larger picture needs no more scratch, and the workspace says so") {
+  graft::Conv2d<> layer(3, 5, {.kernel = 3, .padding = 1});
+  const auto scratch_of = [&](graft::Index side) {
+    Eigen::Tensor<float, 4, Eigen::RowMajor> x(1, 3, side, side);
+    x.setZero();
+    graft::Batch batch;
+    batch.add(1);
+    const graft::Rows<float> rows = batch.input(x);
+    const graft::Rows<float> y = layer(rows);
+    const std::size_t values = batch.workspace().in_use();
+    CHECK(values >= std::size_t(8 * side * side) * sizeof(float));
+    CHECK(batch.workspace().peak() > values);
+    return batch.workspace().peak() - values;
+  };
+  CHECK(scratch_of(512) == scratch_of(64));
+  // the columns of a block: 27 of them for each of at most 768 positions, in a block that is a power of two
+  CHECK(scratch_of(512) <= 2 * sizeof(float) * 27 * (768 + 32));
 }

@@ -45,17 +45,18 @@ void conv_product(std::ptrdiff_t rows, std::ptrdiff_t cols, std::ptrdiff_t k, co
   return k * (detail::conv_block(g, k) + std::min(g.out / g.groups, detail::conv_rows));
 }
 
-/// y (+)= bias + scale * conv(x, w). bias (out) or null; scratch: conv_scratch(g) T; y must not overlap x.
+/// y (+)= bias + scale * conv(x, w) at the output positions [begin, end). bias (out) or null; scratch: conv_scratch(g) T; y
+/// must not overlap x.
 template <class T, class W>
-void conv_forward(const ConvGeometry& g, const T* x, const W* w, const T* bias, T* y, T* scratch,
-                  bool accumulate = false, T scale = T(1)) {
+void conv_positions(const ConvGeometry& g, std::ptrdiff_t begin, std::ptrdiff_t end, const T* x, const W* w, const T* bias,
+                    T* y, T* scratch, bool accumulate = false, T scale = T(1)) {
   static_assert(fits<T, W>, "graft: a weight has the activations' scalar, or is narrow under float");
   const std::ptrdiff_t k = g.weight_columns(), positions = g.output_positions(),
                        block = detail::conv_block(g, k);
   const std::ptrdiff_t in = g.in / g.groups, out = g.out / g.groups;
   T* widened = scratch + k * block;
-  for (std::ptrdiff_t p = 0; p < positions; p += block) {
-    const std::ptrdiff_t cols = std::min(positions - p, block);
+  for (std::ptrdiff_t p = begin; p < end; p += block) {
+    const std::ptrdiff_t cols = std::min(end - p, block);
     for (std::ptrdiff_t o = 0; o < g.out; ++o)
       for (std::ptrdiff_t j = p; j < p + cols; ++j)
         y[o * positions + j] = (accumulate ? y[o * positions + j] : T(0)) + (bias ? bias[o] : T(0));
@@ -68,6 +69,13 @@ void conv_forward(const ConvGeometry& g, const T* x, const W* w, const T* bias, 
                            widened);
     }
   }
+}
+
+/// The same at all positions.
+template <class T, class W>
+void conv_forward(const ConvGeometry& g, const T* x, const W* w, const T* bias, T* y, T* scratch,
+                  bool accumulate = false, T scale = T(1)) {
+  conv_positions<T, W>(g, 0, g.output_positions(), x, w, bias, y, scratch, accumulate, scale);
 }
 
 /// The number of T that low_rank_conv_update needs as scratch.

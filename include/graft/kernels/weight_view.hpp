@@ -8,6 +8,8 @@ namespace graft::kernels {
 struct Int8View {
   const std::int8_t* values = nullptr;
   const float* scales = nullptr;  ///< (out)
+
+  [[nodiscard]] Int8View row(std::ptrdiff_t o, std::ptrdiff_t ld) const { return {values + o * ld, scales + o}; }
 };
 
 /// A weight (out, in) of 4-bit indices into a code of 16 values, with one factor per block of columns. Rows are

@@ -1,11 +1,13 @@
 #pragma once
 
+#include <algorithm>
 #include <span>
 #include <string>
 
 #include "../kernels/attention.hpp"
 #include "../kernels/rotary.hpp"
 #include "op.hpp"
+#include "parallel_product.hpp"
 
 namespace graft {
 
@@ -82,9 +84,21 @@ struct Attention {
     const kernels::AttentionShape shape{.rows = q.rows(), .keys = k.rows(), .heads = options.heads, .kv_heads = options.kv_heads,
                                         .head_dim = q.cols() / options.heads, .causal = options.causal,
                                         .offset = k.rows() - q.rows(), .scale = options.scale};
-    const Scratch<T> scratch(batch.workspace, kernels::attention_scratch(shape));
-    kernels::attention<T>(shape, q.data(), q.outerStride(), k.data(), k.outerStride(), v.data(), v.outerStride(),
-                          y.data() + sequence.begin * y.outerStride(), y.outerStride(), scratch.data());
+    // heads are apart from one another: pieces of whole key heads, each with its query heads
+    const double work = 2 * double(shape.rows) * double(shape.keys) * double(q.cols());
+    const Index kv_heads = shape.kv_heads, group = shape.heads / kv_heads, d = shape.head_dim;
+    const Index pieces = std::min(detail::pieces_of(batch.workspace, work), kv_heads), each = kernels::attention_scratch(shape);
+    const Scratch<T> scratch(batch.workspace, pieces * each);
+    detail::for_each_piece(batch.workspace, pieces, [&](Index i) {
+      const Index begin = detail::piece_begin(i, pieces, kv_heads, 1), end = detail::piece_begin(i + 1, pieces, kv_heads, 1);
+      kernels::AttentionShape part = shape;
+      part.kv_heads = end - begin;
+      part.heads = part.kv_heads * group;
+      kernels::attention<T>(part, q.data() + begin * group * d, q.outerStride(), k.data() + begin * d, k.outerStride(),
+                            v.data() + begin * d, v.outerStride(),
+                            y.data() + sequence.begin * y.outerStride() + begin * group * d, y.outerStride(),
+                            scratch.data() + i * each);
+    });
   }
 };
 

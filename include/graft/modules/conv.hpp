@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <concepts>
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include "../kernels/conv.hpp"
 #include "conv_geometry.hpp"
 #include "op.hpp"
+#include "parallel_product.hpp"
 #include "parameters.hpp"
 
 namespace graft {
@@ -87,10 +89,21 @@ struct Conv {
                   "graft: this layer's activations have another scalar: double for a double weight, else float");
     const kernels::ConvGeometry geometry = detail::conv_geometry(conv, row);
     const detail::Widened<T> wide_bias(bias, conv.out, workspace);
-    const Scratch<T> scratch(workspace, kernels::conv_scratch(geometry));
-    for (Index i = 0; i < x.rows(); ++i)
-      kernels::conv_forward<T, W>(geometry, x.data() + i * x.outerStride(), weight, wide_bias.data(), y.data() + i * y.outerStride(),
-                                  scratch.data());
+    const Index positions = geometry.output_positions(), all = x.rows() * positions, each = kernels::conv_scratch(geometry);
+    // whole samples where there are enough of them; else positions, in lines of y that no two threads write
+    const Index unit = x.rows() < 2 * detail::threads_of(workspace) ? 16 : positions, units = (all + unit - 1) / unit;
+    const double work = double(geometry.out) * double(geometry.weight_columns()) * double(all);
+    const Index pieces = std::max(Index{1}, std::min(detail::pieces_of(workspace, work), units));
+    const Scratch<T> scratch(workspace, pieces * each);
+    detail::for_each_piece(workspace, pieces, [&](Index piece) {
+      const Index end = detail::piece_begin(piece + 1, pieces, all, unit);
+      for (Index at = detail::piece_begin(piece, pieces, all, unit); at < end;) {
+        const Index i = at / positions, first = at % positions, last = std::min(positions, first + end - at);
+        kernels::conv_positions<T, W>(geometry, first, last, x.data() + i * x.outerStride(), weight, wide_bias.data(),
+                                      y.data() + i * y.outerStride(), scratch.data() + piece * each);
+        at += last - first;
+      }
+    });
   }
 };
 }  // namespace ops

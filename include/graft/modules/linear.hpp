@@ -5,9 +5,9 @@
 #include <string>
 #include <type_traits>
 
-#include "../kernels/products.hpp"
 #include "layer_traits.hpp"
 #include "op.hpp"
+#include "parallel_product.hpp"
 #include "parameters.hpp"
 
 namespace graft {
@@ -32,10 +32,7 @@ struct Linear {
     static_assert(std::is_same_v<T, compute_scalar<W>>,
                   "graft: this layer's activations have another scalar: double for a double weight, else float");
     const detail::Widened<T> wide_bias(bias, out, batch.workspace);
-    const Index ldx = x[0].outerStride();
-    const Scratch<T> scratch(batch.workspace, kernels::product_nt_scratch<T, W>(x[0].rows(), in, ldx, in));
-    kernels::product_nt<T, W>(x[0].rows(), out, in, x[0].data(), ldx, weight, in, wide_bias.data(), y.data(),
-                              y.outerStride(), false, scratch.data());
+    detail::parallel_product<T>(weight, in, x[0], wide_bias.data(), y, batch.workspace);
   }
 };
 }  // namespace ops

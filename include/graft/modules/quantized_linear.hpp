@@ -81,7 +81,6 @@ class QuantizedLinear {
                                  made.scales_.data());
     return made;
   }
-
   /// Takes ggml's q4_0 blocks as they are, rounding nothing: rows of in / 32 blocks of 18 bytes, as a GGUF file holds a
   /// tensor (out, in). The layer is an int4 one. @throws ShapeError where they do not fit.
   static QuantizedLinear from_q4_0(Index in, Index out, std::span<const std::uint8_t> blocks, bool has_bias = false) {
@@ -139,10 +138,7 @@ class QuantizedLinear {
     }
     template <class View>
     void run(const View& w, Index ldw, const BatchView& batch, Out<float> y, const In<float>& x) const {
-      const Index n = x.rows(), ldx = x.outerStride(), in = layer->in_;
-      const Scratch<float> scratch(batch.workspace, kernels::product_nt_scratch<float, View>(n, in, ldx, ldw));
-      kernels::product_nt_view(n, layer->out_, in, x.data(), ldx, w, ldw, detail::bias_data(layer->bias), y.data(), y.outerStride(),
-                               false, scratch.data());
+      detail::parallel_product<float>(w, ldw, x, detail::bias_data(layer->bias), y, batch.workspace);
     }
   };
 
