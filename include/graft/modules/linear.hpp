@@ -4,8 +4,11 @@
 #include <span>
 #include <string>
 #include <type_traits>
+#include <utility>
 
+#include "../kernels/elementwise.hpp"
 #include "layer_traits.hpp"
+#include "linear_product.hpp"
 #include "op.hpp"
 #include "parallel_product.hpp"
 #include "parameters.hpp"
@@ -33,6 +36,26 @@ struct Linear {
                   "graft: this layer's activations have another scalar: double for a double weight, else float");
     const detail::Widened<T> wide_bias(bias, out, batch.workspace);
     detail::parallel_product<T>(weight, in, x[0], wide_bias.data(), y, batch.workspace);
+  }
+};
+
+/// The same by another product than graft's: see linear_product.hpp.
+template <class W, class Product>
+struct LinearBy : Linear<W> {
+  const Product* product;
+
+  template <class T>
+  void forward(const BatchView& batch, Out<T> y, std::span<const In<T>> x) const {
+    static_assert(std::is_same_v<T, compute_scalar<W>>,
+                  "graft: this layer's activations have another scalar: double for a double weight, else float");
+    static_assert(LinearProduct<Product, T, W>,
+                  "graft: this product cannot be called with this layer's views, as product(In<T> x, In<W> weight, Out<T> y): "
+                  "Eigen's and a BLAS take weights of the activations' scalar only");
+    if (y.size() == 0) return;
+    if (this->in > 0) (*product)(x[0], graft::in(this->weight, this->out, this->in), y);
+    else y.setZero();
+    const detail::Widened<T> wide_bias(this->bias, this->out, batch.workspace);
+    if (this->bias) kernels::add_scaled<T>(y.rows(), y.cols(), T(1), wide_bias.data(), 0, y.data(), y.outerStride());
   }
 };
 }  // namespace ops
@@ -87,19 +110,27 @@ class InOnePiece<Parameter<T, Storage>> {
  private:
   typename Parameter<T, Storage>::ConstView view_;
 };
+
+/// The op of a linear layer by a product, which it refers to.
+template <class W, class Product>
+auto linear_op(const ops::Linear<W>& op, const Product& product) {
+  if constexpr (std::is_same_v<Product, KernelProduct>) return op;
+  else return ops::LinearBy<W, Product>{op, &product};
+}
 }  // namespace detail
 
-/// x·Wᵀ for a Parameter or a matrix (out, in): a head that is tied to an embedding, for instance.
-template <class W>
-  requires MatrixLike<W> || detail::is_parameter<W>
-auto linear(const auto& x, const W& weight) {
+/// x·Wᵀ for a Parameter or a matrix (out, in): a head that is tied to an embedding, for instance. `product`: as of a Linear.
+template <class W, class Product = KernelProduct>
+  requires(MatrixLike<W> || detail::is_parameter<W>) && (!MatrixLike<Product> && !detail::is_parameter<Product>)
+auto linear(const auto& x, const W& weight, const Product& product = {}) {
   const detail::InOnePiece<W> w(weight);
-  return detail::custom_linear(ops::Linear<typename detail::InOnePiece<W>::scalar>{w.data(), w.rows(), w.cols()}, x);
+  using T = typename detail::InOnePiece<W>::scalar;
+  return detail::custom_linear(detail::linear_op(ops::Linear<T>{w.data(), w.rows(), w.cols()}, product), x);
 }
 /// x·Wᵀ + b. @throws ShapeError unless b has `out` numbers, or is an empty Parameter.
-template <class W, class B>
+template <class W, class B, class Product = KernelProduct>
   requires(MatrixLike<W> || detail::is_parameter<W>) && (MatrixLike<B> || detail::is_parameter<B>)
-auto linear(const auto& x, const W& weight, const B& bias) {
+auto linear(const auto& x, const W& weight, const B& bias, const Product& product = {}) {
   using T = typename detail::InOnePiece<W>::scalar;
   const detail::InOnePiece<W> w(weight);
   static_assert(std::is_same_v<T, typename detail::InOnePiece<B>::scalar>, "graft: weight and bias have one scalar");
@@ -107,7 +138,7 @@ auto linear(const auto& x, const W& weight, const B& bias) {
     if (numbers && count != w.rows())
       fail<ShapeError>("a bias of " + std::to_string(count) + " numbers for " + std::to_string(w.rows()) + " outputs",
                        "it is added to every row of the result", "pass one number per row of the weight");
-    return detail::custom_linear(ops::Linear<T>{w.data(), w.rows(), w.cols(), numbers}, x);
+    return detail::custom_linear(detail::linear_op(ops::Linear<T>{w.data(), w.rows(), w.cols(), numbers}, product), x);
   };
   if constexpr (MatrixLike<B>) {
     static_assert(B::IsVectorAtCompileTime, "graft: a bias is a vector");
@@ -127,23 +158,28 @@ auto linear(const auto& x, const W& weight, const B& bias) {
 
 /// A linear layer y = x·Wᵀ + b: torch's nn.Linear. weight (out, in), bias (out) or empty.
 /// The weight may be narrow (bf16, f16): activations are then float.
-template <class T = float, class Storage = dense>
+///
+/// `Product` computes x·Wᵀ: graft's kernels, or `EigenProduct`, `BlasProduct` (graft/blas.hpp), or the host's own callable
+/// (linear_product.hpp). Adapters stand over each of them alike.
+template <class T = float, class Storage = dense, class Product = KernelProduct>
 struct Linear {
   Parameter<T, Storage> weight, bias;
+  [[no_unique_address]] Product product;
 
-  Linear(Index in, Index out, bool has_bias = true) : weight(Shape{out, in}), bias(Shape{has_bias ? out : 0}) {}
+  Linear(Index in, Index out, bool has_bias = true, Product by = Product())
+      : weight(Shape{out, in}), bias(Shape{has_bias ? out : 0}), product(std::move(by)) {}
 
   /// x (n, in), or N-d with features last → (n, out) of the same kind.
   auto operator()(const auto& x) const { return detail::custom_linear(op(), x); }
-  [[nodiscard]] ops::Linear<T> op() const {
-    return {weight.view().data(), weight.rows(), weight.cols(), detail::bias_data(bias)};
+  [[nodiscard]] auto op() const {
+    return detail::linear_op(ops::Linear<T>{weight.view().data(), weight.rows(), weight.cols(), detail::bias_data(bias)}, product);
   }
   GRAFT_MODULE(weight, bias)
 };
 
-template <class T, class Storage>
-struct layer_traits<Linear<T, Storage>> {
-  using Layer = Linear<T, Storage>;
+template <class T, class Storage, class Product>
+struct layer_traits<Linear<T, Storage, Product>> {
+  using Layer = Linear<T, Storage, Product>;
   using scalar = T;
   static constexpr LayerKind kind = LayerKind::linear;
   static Index in_features(const Layer& layer) { return layer.weight.cols(); }

@@ -52,8 +52,8 @@ class QuantizedLinear {
     }
   }
   /// The nearest to a layer in float, its bias included.
-  template <class T, class Storage>
-  static QuantizedLinear quantize(const Linear<T, Storage>& layer, QuantFormat format = QuantFormat::nf4) {
+  template <class T, class Storage, class Product>
+  static QuantizedLinear quantize(const Linear<T, Storage, Product>& layer, QuantFormat format = QuantFormat::nf4) {
     QuantizedLinear made(layer.weight.cols(), layer.weight.rows(), layer.bias.size() != 0, format);
     (void)made.requantize(to_float(layer.weight));
     if (layer.bias.size() != 0) made.bias.view() = to_float(layer.bias);
