@@ -8,6 +8,7 @@
 
 #include "../modules/base_weight.hpp"
 #include "../modules/layer_call.hpp"
+#include "parallel_update.hpp"
 #include "selected.hpp"
 
 namespace graft::detail {
@@ -131,7 +132,10 @@ class SiteForward {
   /// What one level of nesting adds and scales, in y where the levels inside of it stand.
   void add_level(unsigned depth, std::span<const Selected> here, const SiteInput<T>& x, Out<T> y, const BaseWeight<T>& base) const {
     for (const Selected& one : here)
-      if (one.adapter->state && one.adapter->depth == depth) state_of(one).update(x, y, one.weight, base, batch_.workspace);
+      if (one.adapter->state && one.adapter->depth == depth) {
+        if constexpr (traits_of<L>::kind == LayerKind::linear) update_in_pieces(state_of(one), x, y, one.weight, base, batch_.workspace);
+        else state_of(one).update(x, y, one.weight, base, batch_.workspace);
+      }
     for (const Selected& one : here)
       if (one.adapter->state && one.adapter->depth == depth) state_of(one).after(y, one.weight);
   }

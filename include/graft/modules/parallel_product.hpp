@@ -1,6 +1,8 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
+#include <exception>
 #include <type_traits>
 
 #include "../kernels/products.hpp"
@@ -27,6 +29,25 @@ template <class F>
 void for_each_piece(Workspace* workspace, Index pieces, const F& f) {
   if (pieces > 1) return workspace->parallel_for()(pieces, f);
   f(Index{0});
+}
+
+/// The same for pieces that may throw, as those do that take memory: the first error is thrown when all have ended.
+template <class F>
+void for_each_failing_piece(Workspace* workspace, Index pieces, const F& f) {
+#if defined(__cpp_exceptions)
+  std::atomic<bool> has_failed{false};
+  std::exception_ptr error;
+  for_each_piece(workspace, pieces, [&](Index i) {
+    try {
+      f(i);
+    } catch (...) {
+      if (!has_failed.exchange(true)) error = std::current_exception();
+    }
+  });
+  if (error) std::rethrow_exception(error);
+#else
+  for_each_piece(workspace, pieces, f);
+#endif
 }
 
 /// The rows of a weight of scalars from `o` on; of a view those are its own.

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <memory>
 #include <new>
+#include <span>
 #include <vector>
 
 #include "parallel_for.hpp"
@@ -14,7 +15,7 @@ namespace graft {
 
 /// Scratch memory that is given back and used again: from the second pass on, nothing is taken from the heap.
 /// Blocks are 64-byte aligned and come in powers of two. It belongs to one thread at a time, and carries how that
-/// thread's loops run.
+/// thread's loops run and what memory their pieces have.
 class Workspace {
  public:
   /// A block of at least `bytes` bytes.
@@ -41,15 +42,20 @@ class Workspace {
     in_use_ -= std::size_t{1} << class_of(bytes);
     free_[class_of(bytes)].emplace_back(block);
   }
-  /// All bytes that are held of the heap, taken or free.
-  [[nodiscard]] std::size_t reserved() const { return reserved_; }
+  /// All bytes that are held of the heap, taken or free; these and the following include what pieces have.
+  [[nodiscard]] std::size_t reserved() const { return sum_over_pieces(reserved_, &Workspace::reserved); }
   /// The bytes of the blocks that are taken now. 0 between passes whose values are gone.
-  [[nodiscard]] std::size_t in_use() const { return in_use_; }
-  /// The most that was in use at once since the beginning or the last reset_peak(): what passes of that kind need.
-  [[nodiscard]] std::size_t peak() const { return peak_; }
-  void reset_peak() { peak_ = in_use_; }
+  [[nodiscard]] std::size_t in_use() const { return sum_over_pieces(in_use_, &Workspace::in_use); }
+  /// The most that was in use at once since the beginning or the last reset_peak(): what passes of that kind need. Of
+  /// pieces it is the sum, as if all of them had had the most at the same time.
+  [[nodiscard]] std::size_t peak() const { return sum_over_pieces(peak_, &Workspace::peak); }
+  void reset_peak() {
+    peak_ = in_use_;
+    for (const auto& piece : pieces_) piece->reset_peak();
+  }
   /// Gives the free blocks back to the heap: after a pass that was larger than those to come. The next one allocates.
   void trim() noexcept {
+    for (const auto& piece : pieces_) piece->trim();
     for (std::size_t size_class = 0; size_class < free_.size(); ++size_class) {
       reserved_ -= free_[size_class].size() << size_class;
       made_[size_class] -= free_[size_class].size();
@@ -60,17 +66,28 @@ class Workspace {
   /// How the forwards on this memory cut their products into pieces; at first not at all.
   void set_parallel_for(const ParallelFor& parallel_for) { parallel_for_ = parallel_for; }
   [[nodiscard]] const ParallelFor& parallel_for() const { return parallel_for_; }
+  /// Memory for the pieces of a loop that take some of their own, since each may run on another thread: asked for before
+  /// the loop, for as many pieces as it has. Piece i uses what stands at i.
+  [[nodiscard]] std::span<const std::unique_ptr<Workspace>> for_pieces(Index count) {
+    while (Index(pieces_.size()) < count) pieces_.push_back(std::make_unique<Workspace>());
+    return pieces_;
+  }
 
  private:
   struct Free {
     void operator()(std::byte* block) const { ::operator delete(block, std::align_val_t{64}); }
   };
+  [[nodiscard]] std::size_t sum_over_pieces(std::size_t own, std::size_t (Workspace::*of)() const) const {
+    for (const auto& piece : pieces_) own += ((*piece).*of)();
+    return own;
+  }
   static std::size_t class_of(std::size_t bytes) { return std::size_t(std::bit_width(bytes < 64 ? std::size_t{63} : bytes - 1)); }
 
   std::array<std::vector<std::unique_ptr<std::byte, Free>>, 64> free_{};
   std::array<std::size_t, 64> made_{};
   std::size_t reserved_ = 0, in_use_ = 0, peak_ = 0;
   ParallelFor parallel_for_{};
+  std::vector<std::unique_ptr<Workspace>> pieces_;
 };
 
 /// `count` elements of scratch for a scope: from the workspace, or from the heap where there is none.
