@@ -114,9 +114,10 @@ TEST_CASE_TEMPLATE("a product in pieces has the bits of one piece", W, float, do
     Index n, out, in, gap;
   };
   // one row; few rows; rows of x that are copied (2048 bytes apart); a copied weight; tall results, cut by rows: of
-  // uneven length, and with a short row where the copies of all blocks stay
+  // uneven length, and with a short row where the copies of all blocks stay; short dots over a packed weight, by columns
+  // and by rows, where some pieces are too short to pack
   for (const Size& size : {Size{1, 1021, 523, 0}, {3, 717, 523, 5}, {7, 201, 1024, 0}, {50, 77, 1024, 0}, {70, 37, 1024, 7},
-                           {410, 13, 512, 0}, {60, 32, 3072, 0}}) {
+                           {410, 13, 512, 0}, {60, 32, 3072, 0}, {100, 211, 300, 0}, {170, 130, 300, 3}}) {
     const auto w = weights<T, W>(size.out * size.in);
     check_pieces<T>(w.data(), size.in, size.n, size.out, size.in, size.gap, size.n != 3);
   }
