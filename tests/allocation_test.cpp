@@ -88,6 +88,22 @@ void make_narrow(M& model) {
         }
   }
 }
+struct Experts {
+  Adaptable<graft::Parameter<>> up{graft::Shape{4, inner, width}};
+  Adaptable<graft::TransposedParameter<>> down{graft::Shape{4, inner, width}};
+  auto operator()(const auto& x, const graft::ExpertIds& ids) const { return down(graft::silu(up(x, ids)), ids); }
+  GRAFT_MODULE(up, down)
+};
+struct Mixture {
+  Experts experts;
+  std::vector<int> chosen{0, 3, 1, 1, 2, 0, 3, 3, 0};
+  Mixture() {
+    support::fill_ramp(experts.up->view());
+    support::fill_ramp(experts.down->view());
+  }
+  auto operator()(const auto& x) const { return experts(x, chosen); }
+  GRAFT_MODULE(experts)
+};
 
 template <class M>
 void inject_all_methods(M& model) {
@@ -301,4 +317,23 @@ TEST_CASE("trained tokens of an embedding and a head on its memory") {
     const auto y = model(batch.input(ids));
   };
   CHECK(when_warm(pass) == 0);
+}
+
+TEST_CASE("a pass of a mixture of experts on rows") {
+  Mixture model;
+  graft::LoraConfig config{.r = 3, .init_lora_weights = false};
+  config.target_parameters = {"up", "down"};
+  graft::inject_adapter_in_model(config, model, "a");
+  graft::inject_adapter_in_model(config, model, "b");
+  const std::vector<AdapterSelection> selections{graft::select(model, {{"a"}}), graft::base_only(), {}};
+  const Matrix<> x = support::ramp(9, width);
+  Batch batch;
+  Matrix<> y(9, width);
+  const auto pass = [&] {
+    batch.clear();
+    for (const AdapterSelection& selection : selections) batch.add(3, selection);
+    y = model(batch.input(x)).value();
+  };
+  CHECK(when_warm(pass) == 0);
+  CHECK(y.allFinite());
 }

@@ -22,6 +22,7 @@
 #include "modules/linear.hpp"
 #include "modules/norm.hpp"
 #include "modules/ops.hpp"
+#include "modules/parameter_layer.hpp"
 #include "modules/pool.hpp"
 #include "modules/reflection.hpp"
 #include "state_dict/add_weighted_adapter.hpp"

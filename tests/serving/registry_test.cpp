@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "io/temporary_directory.hpp"
+#include "support/expert_model.hpp"
 #include "support/results.hpp"
 #include "support/trained.hpp"
 
@@ -273,4 +274,29 @@ TEST_CASE("registry: a selection is for its model, and follows disable_adapter")
   graft::unmerge_adapter(net);
   graft::delete_adapter(net, "own");
   CHECK(same_bits(run(net, registry.select("a")), adapters[0].alone));
+}
+
+TEST_CASE("adapters of parameters are served as well, rows with experts of their own") {
+  const TemporaryDirectory folder;
+  const Matrix<float> x = awkward::rows<float>(10, 7);
+  experts::Net<float> net;
+  const Matrix<float> base = net(x);
+  std::vector<Matrix<float>> alone;
+  for (const int r : {2, 3}) {
+    experts::Net<float> trained;
+    (void)graft::inject_adapter_in_model(experts::config(r), trained);
+    experts::train(trained, "default", r);
+    graft::save_pretrained(trained, folder / std::to_string(r));
+    alone.push_back(trained(x));
+    REQUIRE_FALSE(results::same_values(alone.back(), base));
+  }
+  graft::Registry registry(net);
+  registry.add("two", folder / "2");
+  registry.add("three", folder / "3");
+  graft::Batch batch;
+  batch.add(3, registry.select("three")).add(2).add(5, registry.select("two"));
+  Matrix<float> expected = base;
+  expected.topRows(3) = alone[1].topRows(3);
+  expected.bottomRows(5) = alone[0].bottomRows(5);
+  CHECK(same_bits(net(batch.input(x)), expected));
 }

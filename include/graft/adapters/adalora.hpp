@@ -23,7 +23,7 @@ struct AdaLora {
   class State;
 
   /// Linear layers of both layouts, and 2-d convolutions without groups, which the plan checks.
-  static constexpr bool supports(LayerKind kind) { return kind != LayerKind::embedding; }
+  static constexpr bool supports(LayerKind kind) { return kind == LayerKind::linear || kind == LayerKind::conv; }
 };
 
 /// AdaLoRA at one site. A (r, in), B (out, r), E (r, 1); of a convolution in counts in·kh·kw. r may be 0 after pruning.

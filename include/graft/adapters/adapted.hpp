@@ -61,13 +61,21 @@ class Adapted {
 
   /// The layer with the active adapters; with the batch's own where Rows or Tokens come in.
   auto operator()(const auto& x) const { return door().forward(x); }
+  /// At a stack of weights: every row by the matrix of its expert, one for all rows or a number for each.
+  auto operator()(const auto& x, const ExpertIds& experts) const { return door(experts).forward(x); }
   /// The engine's door: plain x, the batch's selections; a matrix (a tensor at a convolution) comes out.
   auto operator()(const auto& x, const Batch& batch) const { return door().forward_with(x, batch); }
-  /// The same into y, a matrix of (batch.rows(), out); allocates nothing once warm.
-  void operator()(const auto& x, const Batch& batch, auto&& y) const { door().forward_into(x, batch, y); }
+  /// The same into y, a matrix of (batch.rows(), out); allocates nothing once warm. At a stack, experts in the place of y
+  /// say so, and a matrix comes out.
+  auto operator()(const auto& x, const Batch& batch, auto&& y) const {
+    if constexpr (std::convertible_to<decltype(y), ExpertIds>) return door(y).forward_with(x, batch);
+    else door().forward_into(x, batch, y);
+  }
+  void operator()(const auto& x, const Batch& batch, const ExpertIds& experts, auto&& y) const { door(experts).forward_into(x, batch, y); }
   /// y holds the engine's own base product, bias included: adds the adapters. Where one acts before the product
   /// or replaces it, its rows are computed anew.
   void update(const Batch& batch, const auto& x_or_ids, auto&& y) const { door().update(batch, x_or_ids, y); }
+  void update(const Batch& batch, const auto& x, const ExpertIds& experts, auto&& y) const { door(experts).update(batch, x, y); }
 
   /// A parameter of an adapter: "lora_A", "lora_B", "lora_B.bias", "lora_E", "ia3_l", "lora_embedding_A", …
   /// @throws AdapterError for an adapter or a parameter that is not here.
@@ -100,6 +108,10 @@ class Adapted {
     else return table_.get();
   }
   [[nodiscard]] detail::SiteDoor<L> door() const { return {base_layer_, site_table()}; }
+  [[nodiscard]] detail::SiteDoor<L> door(const ExpertIds& experts) const {
+    static_assert(detail::traits_of<L>::kind == LayerKind::parameter, "graft: only a parameter may be a stack of experts' weights");
+    return {base_layer_, site_table(), experts};
+  }
 
   L base_layer_;
   [[no_unique_address]] Table table_{};
@@ -125,6 +137,7 @@ struct layer_traits<Adapted<L>> {
   static Index num_embeddings(const Layer& layer) { return in_features(layer); }
   static Index embedding_dim(const Layer& layer) { return out_features(layer); }
   static ConvShape conv_shape(const Layer& layer) { return detail::facts_of(layer.base_layer()).conv; }
+  static Shape shape(const Layer& layer) { return detail::facts_of(layer.base_layer()).stack.stored; }
   static bool has_bias(const Layer& layer) { return detail::facts_of(layer.base_layer()).has_bias; }
   static decltype(auto) weight(auto& layer)
     requires detail::has_weight<L>

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../modules/base_weight.hpp"
+#include "../modules/expert_ids.hpp"
 #include "../tensor/batch.hpp"
 #include "../tensor/init.hpp"
 #include "config.hpp"
@@ -32,7 +33,8 @@ struct AdapterPlan {
   bool low_cpu_mem_usage = false;  ///< leave the parameters on the meta device
   std::uint64_t seed = 0;
   std::string path;  ///< of the site: names the random streams
-  unsigned depth = 0;  ///< how many wrappers of other methods are around it
+  unsigned depth = 0;  ///< how many wrappers of other methods, or of the module's other parameters, are around it
+  std::string parameter{};  ///< the layer's parameter that it adapts, by name; empty: the layer as a whole
 };
 
 /// A parameter of an adapter at a site, with PEFT's name: in memory `lora_A.<adapter>.weight`.
@@ -50,10 +52,12 @@ struct SiteInput {
   In<T> rows{nullptr, 0, 0, Eigen::OuterStride<>(0)};
   Ids ids{};
   Shape row_shape{};  ///< (channels, spatial…) at a convolution
+  ExpertIds experts{};  ///< of the rows, at a stack of weights
 
   [[nodiscard]] Index count() const { return rows.data() ? rows.rows() : ids.size(); }
   [[nodiscard]] SiteInput part(Index begin, Index size) const {
     SiteInput some = *this;
+    some.experts = experts.part(begin, size);
     if (rows.data()) new (&some.rows) In<T>(rows_of(rows, begin, size));
     else some.ids = ids.subspan(begin, size);
     return some;
@@ -94,6 +98,8 @@ class AnyAdapterState {
  public:
   virtual ~AnyAdapterState() = default;
   [[nodiscard]] virtual PeftType type() const = 0;
+  /// Whether it adapts one parameter of its layer (`target_parameters`): then PEFT has another wrapper around that.
+  [[nodiscard]] virtual bool is_of_parameter() const { return false; }
   [[nodiscard]] virtual std::unique_ptr<AnyAdapterState> clone() const = 0;
   /// In the order in which torch registers them.
   [[nodiscard]] virtual std::vector<AdapterParameter> parameters() = 0;

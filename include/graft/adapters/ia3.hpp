@@ -18,7 +18,7 @@ struct Ia3 {
   class State;
 
   /// Linear layers of both layouts and convolutions of any rank.
-  static constexpr bool supports(LayerKind kind) { return kind != LayerKind::embedding; }
+  static constexpr bool supports(LayerKind kind) { return kind == LayerKind::linear || kind == LayerKind::conv; }
 };
 
 /// (IA)³ at one site: l is (1, in) where it scales the input, (out, 1) where it scales the output bias included;

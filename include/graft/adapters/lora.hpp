@@ -47,6 +47,7 @@ class Lora::State final : public AdapterState<T> {
         r_(plan.r),
         scaling_(plan.lora_alpha / (config.use_rslora ? std::sqrt(double(plan.r)) : double(plan.r))),
         dropout_(config.lora_dropout),
+        is_of_parameter_(!plan.parameter.empty()),
         init_(init_scheme(config.init_lora_weights)) {
     Shape a{r_, facts.in}, b{facts.out, r_};
     if (facts.kind == LayerKind::conv) {
@@ -67,6 +68,7 @@ class Lora::State final : public AdapterState<T> {
   }
 
   [[nodiscard]] PeftType type() const override { return PeftType::lora; }
+  [[nodiscard]] bool is_of_parameter() const override { return is_of_parameter_; }
   [[nodiscard]] std::unique_ptr<AnyAdapterState> clone() const override {
     auto same = std::make_unique<State>(*this);
     if (dora_) same->dora_ = std::make_shared<detail::Dora<T>>(*dora_);
@@ -123,6 +125,7 @@ class Lora::State final : public AdapterState<T> {
   void update(const SiteInput<T>& x, Out<T> y, double weight, const BaseWeight<T>& base, Workspace* workspace) const override {
     const T scale = T(weight * scaling_);
     switch (facts_.kind) {
+      case LayerKind::parameter: break;  // has ParameterLora instead
       case LayerKind::linear: update_linear(x.rows, y, scale, workspace); break;
       case LayerKind::embedding: update_embedding(x.ids, y, scale, workspace); break;
       case LayerKind::conv: update_conv(x, y, scale, workspace); break;
@@ -296,6 +299,7 @@ class Lora::State final : public AdapterState<T> {
   Index r_;
   double scaling_;
   double dropout_;
+  bool is_of_parameter_;
   InitScheme init_;
   std::shared_ptr<const InitialFactors> initial_{};  // never changes: copies share it
   ParameterData a_, b_, beta_;

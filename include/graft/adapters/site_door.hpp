@@ -22,8 +22,12 @@ struct SiteDoor {
     else return 0;
   }();
 
+  /// Whether rows of so many features go in and out.
+  static constexpr bool takes_rows = kind == LayerKind::linear || kind == LayerKind::parameter;
+
   const L& layer;
   const SiteTable* table;
+  ExpertIds experts{};  ///< of the rows, at a stack of weights
 
   template <class X>
   auto forward(const X& x) const {
@@ -43,7 +47,7 @@ struct SiteDoor {
       const BatchView view = batch.view();
       SiteForward<L, axes_in<X>>(layer, table, view).run(tensor.input(), tensor.rows_of_result(y));
       return y;
-    } else if constexpr (kind == LayerKind::linear && TensorLike<X> && !MatrixLike<X>) {
+    } else if constexpr (takes_rows && TensorLike<X> && !MatrixLike<X>) {
       auto y = tensor_traits<X>::make(with_features(tensor_traits<X>::shape(x), out_features()));
       forward_into(x, batch, y);
       return y;
@@ -67,6 +71,7 @@ struct SiteDoor {
   template <class X, class Y>
   void update(const Batch& batch, const X& x, Y&& y) const {
     with_input(x, batch, [&](const SiteInput<T>& input) {
+      if constexpr (kind == LayerKind::parameter) check_experts(experts, stack_of(layer).experts, batch.rows());
       with_output(batch, width_of_result(input), y, [&](Out<T> to) {
         const BatchView view = batch.view();
         SiteForward<L, axes_in<X>>(layer, table, view).update(input, to);
@@ -89,8 +94,8 @@ struct SiteDoor {
       if constexpr (std::same_as<X, Matrix<T>> && CallableLayer<L, X>)
         if (is_idle()) return Matrix<T>(call_layer(layer, x));
       const MatrixRef<T> held(x);
-      Matrix<T> y(held.rows(), traits_of<L>::out_features(layer));
-      run_plain({.rows = in<T>(held)}, held.rows(), out(y));
+      Matrix<T> y(held.rows(), out_features());
+      run_plain({.rows = in<T>(held), .experts = experts}, held.rows(), out(y));
       return y;
     }
   }
@@ -100,9 +105,9 @@ struct SiteDoor {
     static_assert(std::same_as<typename tensor_traits<X>::scalar, T>,
                   "graft: this site's activations have another scalar: double for a double weight, else float");
     const In<T> view = features_last(x);
-    const Index features = traits_of<L>::out_features(layer);
+    const Index features = out_features();
     auto y = tensor_traits<X>::make(with_features(tensor_traits<X>::shape(x), features));
-    run_plain({.rows = view}, view.rows(), out<T>(tensor_traits<decltype(y)>::data(y), view.rows(), features));
+    run_plain({.rows = view, .experts = experts}, view.rows(), out<T>(tensor_traits<decltype(y)>::data(y), view.rows(), features));
     return y;
   }
 
@@ -138,11 +143,11 @@ struct SiteDoor {
       row = conv_row_shape(facts_of(layer).conv, x.row_shape());
     } else {
       check_features(x.cols());
-      row.push_back(traits_of<L>::out_features(layer));
+      row.push_back(out_features());
     }
     Rows<T> y(x.batch(), x.rows(), row);
     const BatchView view = x.batch().view();
-    SiteForward<L>(layer, table, view).run({.rows = x.value(), .row_shape = x.row_shape()}, y.value());
+    SiteForward<L>(layer, table, view).run({.rows = x.value(), .row_shape = x.row_shape(), .experts = experts}, y.value());
     return y;
   }
 
@@ -150,17 +155,24 @@ struct SiteDoor {
   void run_plain(const SiteInput<T>& x, Index rows, Out<T> y) const {
     const OneSequence one(rows);
     const BatchView view = one.view();
-    if constexpr (kind == LayerKind::linear) check_features(x.rows.cols());
+    if constexpr (takes_rows) check_features(x.rows.cols());
     SiteForward<L, Axes>(layer, table, view).run(x, y);
   }
 
   void check_features(Index features) const {
-    if constexpr (kind == LayerKind::linear) {
+    if constexpr (kind == LayerKind::parameter) {
+      if (const WeightStack stack = stack_of(layer); features != stack.in || stack.in + stack.out == 0) refuse_features(stack, features);
+    } else if constexpr (kind == LayerKind::linear) {
       const Index want = traits_of<L>::in_features(layer);
       if (features != want)
         fail<ShapeError>("a linear site for " + std::to_string(want) + " features got " + std::to_string(features),
                          "rows are samples, columns are features", "check what feeds it; a single token is a row vector");
     }
+  }
+  [[noreturn]] static void refuse_features(const WeightStack& stack, Index features) {
+    fail<ShapeError>("a weight of shape " + to_string(stack.stored) + " got rows of " + std::to_string(features) + " features",
+                     stack.in + stack.out ? "it takes " + std::to_string(stack.in) : "only a matrix, or a stack of them, multiplies rows",
+                     "check what feeds it; a weight that stores (in, out) is a graft::TransposedParameter");
   }
   static void check_rows(const Batch& batch, Index rows) {
     if (rows != batch.rows()) row_mismatch("site(x, batch)", rows, batch.rows());
@@ -182,17 +194,18 @@ struct SiteDoor {
       const In<T> rows = features_last(x);
       check_rows(batch, rows.rows());
       check_features(rows.cols());
-      f(SiteInput<T>{.rows = rows});
+      f(SiteInput<T>{.rows = rows, .experts = experts});
     } else {
       const MatrixRef<T> held(x);
       check_rows(batch, held.rows());
       check_features(held.cols());
-      f(SiteInput<T>{.rows = in<T>(held)});
+      f(SiteInput<T>{.rows = in<T>(held), .experts = experts});
     }
   }
 
   [[nodiscard]] Index out_features() const {
     if constexpr (kind == LayerKind::linear) return traits_of<L>::out_features(layer);
+    else if constexpr (kind == LayerKind::parameter) return stack_of(layer).out;
     else return facts_of(layer).out;
   }
   [[nodiscard]] Index width_of_result(const SiteInput<T>& x) const {

@@ -9,6 +9,7 @@
 #include "../modules/base_weight.hpp"
 #include "../modules/layer_call.hpp"
 #include "parallel_update.hpp"
+#include "../modules/parameter_layer.hpp"
 #include "selected.hpp"
 
 namespace graft::detail {
@@ -30,6 +31,7 @@ void call_base(const L& layer, const SiteInput<T>& x, Out<T> y, Workspace* works
   constexpr LayerKind kind = traits_of<L>::kind;
   if constexpr (kind == LayerKind::linear) call_linear<L, T>(layer, x.rows, y, workspace);
   else if constexpr (kind == LayerKind::embedding) call_embedding<L, T>(layer, x.ids, y, workspace);
+  else if constexpr (kind == LayerKind::parameter) call_parameter<L, T>(layer, x.rows, x.experts, y, workspace);
   else call_conv<L, T, Axes>(layer, x.rows, x.row_shape, y, workspace);
 }
 
@@ -197,7 +199,7 @@ class SiteForward {
   /// Whether parts of a selection are so short that reading its matrices for each would cost more than moving rows.
   static bool is_worth_gathering(const Segment& leader, const SiteInput<T>& x, std::span<const Selected> here) {
     constexpr Index many = 16;  // rows that pay for the matrices once
-    if (!leader.next || !x.rows.data() || leader.rows >= many) return false;
+    if (!leader.next || !x.rows.data() || leader.rows >= many || x.experts.is_by_row()) return false;
     return std::any_of(here.begin(), here.end(), [](const Selected& one) {
       return one.adapter->copy || (one.adapter->state && one.adapter->state->has_update());
     });
@@ -250,6 +252,7 @@ class SiteForward {
 
   static SiteInput<T> part_of(const SiteInput<T>& x, const Out<T>& copy, const Segment& segment) {
     SiteInput<T> part = x;
+    part.experts = x.experts.part(segment.begin, segment.rows);
     new (&part.rows) In<T>(in<T>(rows_of(copy, segment.begin, segment.rows)));
     return part;
   }

@@ -13,9 +13,9 @@
 
 namespace graft {
 
-/// What PEFT puts around a layer for an adapter: a method's tuner layer, or the wrapper of `modules_to_save` or of
-/// `trainable_token_indices`.
-enum class Wrapper { lora, adalora, ia3, copies, tokens };
+/// What PEFT puts around a layer for an adapter: a method's tuner layer, or the wrapper of `modules_to_save`, of
+/// `trainable_token_indices` or of `target_parameters`.
+enum class Wrapper { lora, adalora, ia3, copies, tokens, parameter };
 
 /// One adapter at one site. What it has there stands in its record's current generation.
 struct SiteEntry {
@@ -34,7 +34,7 @@ struct SiteEntry {
 
   /// None for an adapter that trains no more than the bias.
   [[nodiscard]] std::optional<Wrapper> wrapper() const {
-    if (const AnyAdapterState* own = state()) return Wrapper(int(own->type()));
+    if (const AnyAdapterState* own = state()) return own->is_of_parameter() ? Wrapper::parameter : Wrapper(int(own->type()));
     if (copy()) return Wrapper::copies;
     if (tokens()) return Wrapper::tokens;
     return left_behind;

@@ -58,13 +58,6 @@ inline void refuse_extra_fields(const ExtraFields& extra) {
   fail<ConfigError>("'" + std::string(field) + "' " + std::move(problem), std::move(why), std::move(fix));
 }
 
-/// What graft will do and does not do yet.
-inline void refuse_for_now(bool is_set, std::string_view field, std::string_view what) {
-  if (is_set)
-    refuse_field(field, "is set", "graft does not apply " + std::string(what) + " yet",
-                 "leave it at its default; without it the adapter is another one");
-}
-
 inline void check_bias(Bias bias) {
   if (bias != Bias::none && bias != Bias::all && bias != Bias::lora_only)
     refuse_field("bias", "is " + std::to_string(int(bias)), "it is no value of graft::Bias",
@@ -143,7 +136,6 @@ inline void LoraConfig::validate() const {
     refuse_field("lora_bias", "cannot go with use_dora", "DoRA knows no bias; PEFT refuses it too",
                  "use one of them");
   detail::check_initialisation(*this);
-  detail::refuse_for_now(!target_parameters.empty(), "target_parameters", "LoRA to bare parameters");
   detail::refuse_extra_fields(extra);
 }
 

@@ -9,6 +9,7 @@
 #include "../adapters/validate.hpp"
 #include "../core/keys.hpp"
 #include "base_values.hpp"
+#include "plan_parameters.hpp"
 #include "plan_targets.hpp"
 #include "plan_ties.hpp"
 #include "plan_tokens.hpp"
@@ -50,18 +51,27 @@ class Planner {
 
   [[nodiscard]] InjectionPlan make() && {
     std::visit([](const auto& config) { config.validate(); }, plan_.config);
-    TargetPlan targets = plan_targets(model_, plan_.config, options_);
+    InjectReport of_parameters;
+    if (const auto* lora = std::get_if<LoraConfig>(&plan_.config))
+      parameters_ = ParameterPlanner(model_, *lora, options_, replaced_).make(of_parameters);
+    TargetPlan targets = plan_targets(model_, plan_.config, options_, !parameters_.empty());
+    ParameterPlanner::check_modules(model_, parameters_, targets);
     plan_.ties = TiePlanner(model_, plan_.config, targets).make();
     plan_.report = std::move(targets.report);
+    for (auto list : {&InjectReport::unmatched_targets, &InjectReport::near_misses, &InjectReport::warnings})
+      (plan_.report.*list).insert((plan_.report.*list).end(), (of_parameters.*list).begin(), (of_parameters.*list).end());
     plan_.copied = std::move(targets.copied);
     std::visit([&](const auto& config) { plan_sites(config, targets.sites); }, plan_.config);
+    for (const TargetedParameter& one : parameters_) targets.sites.push_back(one.site);
     std::visit([&](const auto& config) { plan_biases(config, targets.sites); }, plan_.config);
     if (const auto* lora = std::get_if<LoraConfig>(&plan_.config))
       plan_.tokens = TokenPlanner(model_, *lora, options_, targets.sites, plan_.copied, plan_.report).make();
     write_back_all_linear();
     for (const auto& [site, adapter] : plan_.adapted) {
       const LayerFacts facts = model_.sites[site]->facts();
-      plan_.report.matched.push_back({adapter.path, facts.kind, facts.in, facts.out, adapter.r});
+      const bool is_path_whole = adapter.parameter.empty() || facts.kind == LayerKind::parameter;
+      plan_.report.matched.push_back({is_path_whole ? adapter.path : join_path(adapter.path, adapter.parameter), facts.kind, facts.in,
+                                      facts.out, adapter.r});
     }
     return std::move(plan_);
   }
@@ -90,6 +100,17 @@ class Planner {
         if (ends.head == site) tie(config, ends, adapter, ranks);
       plan_.adapted.push_back({site, std::move(adapter)});
     }
+    for (const TargetedParameter& one : parameters_) {
+      AdapterPlan adapter = start(one.site);
+      adapter.parameter = one.name;
+      adapter.r = ranks.value(one.key).value_or(config.r);
+      adapter.lora_alpha = alphas.value(one.key).value_or(config.lora_alpha);
+      const LayerKind kind = model_.sites[one.site]->kind();
+      if (kind == LayerKind::parameter) adapter.depth = one.depth;
+      if (kind == LayerKind::linear) check_initialisation(config, *model_.sites[one.site], adapter);
+      plan_.adapted.push_back({one.site, std::move(adapter)});
+    }
+    std::stable_sort(plan_.adapted.begin(), plan_.adapted.end(), [](const auto& a, const auto& b) { return a.site < b.site; });
     ranks.report_idle(options_.strict_targets, plan_.report);
     alphas.report_idle(options_.strict_targets, plan_.report);
   }
@@ -282,7 +303,8 @@ class Planner {
         [&](auto& config) {
           if (config.target_modules.kind() != TargetModules::Kind::all_linears) return;
           std::vector<std::string> names;
-          for (const auto& adapted : plan_.adapted) names.push_back(adapted.adapter.path);
+          for (const auto& adapted : plan_.adapted)
+            if (adapted.adapter.parameter.empty()) names.push_back(adapted.adapter.path);
           config.target_modules = TargetModules(std::move(names));
         },
         plan_.config);
@@ -293,6 +315,7 @@ class Planner {
   const std::string& name_;
   const AdapterRecord* replaced_;
   NestedKeys nested_;
+  std::vector<TargetedParameter> parameters_;
   InjectionPlan plan_;
 };
 

@@ -59,14 +59,20 @@ class PatternUse {
 /// Chooses the sites of one injection.
 class TargetPlanner {
  public:
-  TargetPlanner(const ModelSites& model, const PeftConfig& config, const InjectOptions& options)
-      : model_(model), type_(PeftType(config.index())), options_(options), fields_(target_fields(config)), matcher_(fields_) {
+  /// `with_parameters`: the config takes parameters too, and need not take modules.
+  TargetPlanner(const ModelSites& model, const PeftConfig& config, const InjectOptions& options, bool with_parameters)
+      : model_(model),
+        type_(PeftType(config.index())),
+        options_(options),
+        fields_(target_fields(config)),
+        matcher_(fields_),
+        with_parameters_(with_parameters) {
     for (const ModelNode& node : model.nodes) by_path_.push_back({node.path, &node});
     std::sort(by_path_.begin(), by_path_.end());
   }
 
   [[nodiscard]] TargetPlan make() && {
-    if (!fields_.targets->is_set())
+    if (!fields_.targets->is_set() && !with_parameters_)
       fail<ConfigError>("target_modules is not set", "for a model of yours there is no default list of targets",
                         "name the modules, or pass graft::all_linear");
     plan_saved_modules();
@@ -77,7 +83,9 @@ class TargetPlanner {
       plan_.report.warnings.push_back(
           "layers_to_transform counts the layers of a container at the top level: PEFT would find no layer number there; "
           "set layers_pattern for a config that Python understands");
-    if (plan_.sites.empty()) nothing_matched();
+    if (plan_.sites.empty() && !with_parameters_) nothing_matched();
+    if (plan_.sites.empty() && !plan_.report.unmatched_targets.empty())
+      plan_.report.warnings.push_back("target_modules are set, and no module matches: only parameters are adapted");
     if (const auto idle = matcher_.idle_layers(); !options_.state_dict && !idle.empty())
       plan_.report.warnings.push_back("layers_to_transform names layers without a target: " + join(idle, ", "));
     for (const std::size_t site : plan_.sites)
@@ -309,12 +317,13 @@ class TargetPlanner {
   TargetFields fields_;
   TargetMatcher matcher_;
   std::vector<std::pair<std::string_view, const ModelNode*>> by_path_;
-  bool excluded_a_target_ = false;
+  bool with_parameters_ = false, excluded_a_target_ = false;
   TargetPlan plan_;
 };
 
-[[nodiscard]] inline TargetPlan plan_targets(const ModelSites& model, const PeftConfig& config, const InjectOptions& options) {
-  return TargetPlanner(model, config, options).make();
+[[nodiscard]] inline TargetPlan plan_targets(const ModelSites& model, const PeftConfig& config, const InjectOptions& options,
+                                             bool with_parameters = false) {
+  return TargetPlanner(model, config, options, with_parameters).make();
 }
 
 }  // namespace graft::detail

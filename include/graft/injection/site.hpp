@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "../adapters/adapted.hpp"
+#include "../adapters/parameter_lora.hpp"
+#include "../core/keys.hpp"
 #include "../core/type_name.hpp"
 #include "../modules/base_tensors.hpp"
 #include "../modules/weight_door.hpp"
@@ -25,6 +27,7 @@ class AnySite {
   virtual ~AnySite() = default;
 
   [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] virtual LayerKind kind() const = 0;
   [[nodiscard]] virtual LayerFacts facts() const = 0;
   [[nodiscard]] virtual std::string_view layer_name() const = 0;
   /// Whether the site's list has the method, whatever the layer is.
@@ -78,6 +81,7 @@ class SiteOf<Adapted<L, As...>> final : public AnySite {
  public:
   SiteOf(std::string_view path, Site& site) : AnySite(path), site_(site) {}
 
+  [[nodiscard]] LayerKind kind() const override { return traits_of<L>::kind; }
   [[nodiscard]] LayerFacts facts() const override { return facts_of(std::as_const(site_.base_layer())); }
   [[nodiscard]] std::string_view layer_name() const override { return type_name<L>(); }
   [[nodiscard]] bool lists(PeftType type) const override { return ((As::type == type) || ...); }
@@ -99,8 +103,13 @@ class SiteOf<Adapted<L, As...>> final : public AnySite {
     std::unique_ptr<AnyAdapterState> state;
     const auto offer = [&]<class A>() {
       if constexpr (Site::template permits<A>)
-        if (const auto* own = std::get_if<typename A::Config>(&config))
+        if (const auto* own = std::get_if<typename A::Config>(&config)) {
+          // of a layer (out, in), LoRA of its weight is LoRA of the layer; convolutions have none
+          if constexpr (std::same_as<A, Lora> && traits_of<L>::kind != LayerKind::conv &&
+                        (traits_of<L>::kind != LayerKind::linear || is_transposed<L>))
+            if (!plan.parameter.empty()) return void(state = std::make_unique<ParameterLora<T>>(*own, facts(), plan));
           state = std::make_unique<typename A::template State<T>>(*own, facts(), plan);
+        }
     };
     (offer.template operator()<As>(), ...);
     return state;
@@ -188,7 +197,7 @@ ModelSites sites_of(const M& const_model) {
       all.nodes.push_back({std::string(path), type_name<typename Node::layer_type>(), -1, true,
                            detail::traits_of<typename Node::layer_type>::kind});
       for (detail::BaseTensor& tensor : detail::base_tensors(node.base_layer())) {
-        tensor.key = std::string(path) + "." + tensor.key;
+        tensor.key = join_path(path, tensor.key);
         all.plain.push_back(std::move(tensor));
       }
     } else if constexpr (enable_site<Node>) {

@@ -100,6 +100,7 @@ class TargetMatcher {
   std::vector<std::string_view> paths;
   std::string_view previous;
   for (const ModelNode& node : nodes) {
+    if (node.is_layer && node.kind == LayerKind::parameter) continue;  // no module
     const std::size_t first = paths.size();
     // nodes come parents first, so what contains the previous node is listed already
     for (std::string_view path = parent_path(node.path); !path.empty(); path = parent_path(path)) {

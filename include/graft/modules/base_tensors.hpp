@@ -101,7 +101,10 @@ void tensors_of_traits(L& layer, const std::string& prefix, std::vector<BaseTens
       shape[1] = facts.in / facts.conv.groups;
       for (const Index size : facts.conv.kernel) shape.push_back(size);
     }
-    if constexpr (is_transposed<L>) {
+    if constexpr (traits_of<L>::kind == LayerKind::parameter) {  // it is the tensor, and has no name below itself
+      std::string key = prefix.substr(0, prefix.size() - !prefix.empty());
+      tensors.push_back(tensor_of_expression(std::move(key), facts.stack.stored, [&layer]() -> decltype(auto) { return weight_of(layer); }));
+    } else if constexpr (is_transposed<L>) {
       tensors.push_back(tensor_of_expression(prefix + "weight", Shape{shape[1], shape[0]}, [&layer] { return weight_of(layer).transpose(); }));
     } else {
       tensors.push_back(tensor_of_expression(prefix + "weight", shape, [&layer]() -> decltype(auto) { return weight_of(layer); }));
@@ -117,7 +120,9 @@ void tensors_of_traits(L& layer, const std::string& prefix, std::vector<BaseTens
 template <class Node>
 std::vector<BaseTensor> base_tensors(Node& node) {
   std::vector<BaseTensor> tensors;
-  if constexpr (Module<std::remove_const_t<Node>>) {
+  if constexpr (is_parameter<std::remove_const_t<Node>>) {
+    tensors.push_back(tensor_of_parameter("", node));
+  } else if constexpr (Module<std::remove_const_t<Node>>) {
     visit(node, [&](std::string_view path, auto& part) {
       using Part = std::remove_cvref_t<decltype(part)>;
       if constexpr (enable_parameter<Part>) {

@@ -35,6 +35,7 @@ void draw_normal(E& values, const Seed& seed) {
 /// torch's defaults of a layer: weights and biases U(±1/√fan_in), embeddings N(0, 1) with a zero padding row.
 template <class L>
 void initialise_layer(L& layer, std::string_view path, std::uint64_t seed) {
+  if constexpr (traits_of<L>::kind == LayerKind::parameter) return;  // torch has no default for a bare parameter
   const LayerFacts facts = facts_of(layer);
   const std::string weight = std::string(path) + ".weight", bias = std::string(path) + ".bias";
   const Index fan_in = facts.kind == LayerKind::conv ? facts.in / facts.conv.groups * facts.conv.kernel.size() : facts.in;
@@ -66,7 +67,7 @@ struct Initialiser {
 
   template <class Node>
   void operator()(std::string_view path, Node& node) const {
-    if constexpr (std::is_const_v<Node>) return;
+    if constexpr (std::is_const_v<Node> || enable_parameter<Node>) return;
     else if constexpr (enable_site<Node>) initialise_layer(node.base_layer(), path, seed);
     else if constexpr (has_layer_traits<Node>) initialise_layer(node, path, seed);
     else if constexpr (requires { node.weight.untyped(); node.eps; }) {  // norms start at the identity

@@ -16,8 +16,9 @@
 
 namespace graft {
 
-/// What a layer computes, and so which adapters fit it.
-enum class LayerKind { linear, embedding, conv };
+/// What a layer computes, and so which adapters fit it. `parameter`: a weight, or a stack of weights, that a module's own
+/// forward multiplies with.
+enum class LayerKind { linear, embedding, conv, parameter };
 
 /// One number per spatial axis: from one Index for all axes, from a braced list, or from an array.
 class AxisList : public Shape {
@@ -50,6 +51,27 @@ struct ConvShape {
   }
 };
 
+/// The sizes of a weight that a module multiplies with itself: (out, in), or a stack (experts, out, in); of one that
+/// multiplies from the other side (in, out) and (experts, in, out). All zeros but `stored` where it has another rank.
+struct WeightStack {
+  Index experts = 0;  ///< 0: no stack but one matrix
+  Index in = 0, out = 0;
+  bool transposed = false;
+  Shape stored{};
+
+  WeightStack() = default;
+  WeightStack(const Shape& shape, bool is_transposed) : transposed(is_transposed), stored(shape) {
+    if (shape.rank() != 2 && shape.rank() != 3) return;
+    experts = shape.rank() == 3 ? shape[0] : 0;
+    in = is_transposed ? rows() : cols();
+    out = is_transposed ? cols() : rows();
+  }
+  /// The matrices' number and their sizes as they are stored.
+  [[nodiscard]] Index count() const { return stored.rank() == 3 ? stored[0] : 1; }
+  [[nodiscard]] Index rows() const { return stored[stored.rank() - 2]; }
+  [[nodiscard]] Index cols() const { return stored.back(); }
+};
+
 /// What the adapters know of a layer: everything that shapes and formulas depend on.
 struct LayerFacts {
   LayerKind kind = LayerKind::linear;
@@ -60,8 +82,9 @@ struct LayerFacts {
   std::optional<double> max_norm{};  ///< of an embedding, with norm_type
   double norm_type = 2;
   double embed_scale = 1;
+  WeightStack stack{};  ///< of kind parameter
 
-  [[nodiscard]] std::string shape_text() const { return to_string(Shape{in, out}); }
+  [[nodiscard]] std::string shape_text() const { return to_string(kind == LayerKind::parameter ? stack.stored : Shape{in, out}); }
 };
 
 namespace detail {
@@ -133,6 +156,12 @@ void with_bias(L& layer, F&& f) {
   }
 }
 
+/// The sizes of a layer of kind parameter.
+template <class L>
+[[nodiscard]] WeightStack stack_of(const L& layer) {
+  return {traits_of<L>::shape(layer), is_transposed<L>};
+}
+
 /// The scalar of activations at a layer.
 template <class L>
 using layer_scalar = compute_scalar<typename traits_of<L>::scalar>;
@@ -154,6 +183,10 @@ LayerFacts facts_of(const L& layer) {
       facts.norm_type = traits::norm_type(layer);
     }
     if constexpr (requires { traits::embed_scale(layer); }) facts.embed_scale = double(traits::embed_scale(layer));
+  } else if constexpr (traits::kind == LayerKind::parameter) {
+    facts.stack = stack_of(layer);
+    facts.in = facts.stack.in;
+    facts.out = facts.stack.out;
   } else {
     facts.conv = ConvShape(traits::conv_shape(layer)).completed();
     facts.in = facts.conv.in;

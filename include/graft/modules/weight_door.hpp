@@ -65,7 +65,8 @@ class WeightDoor : public AnyWeightDoor {
 template <class L>
 [[nodiscard]] ParameterData* parameter_at(L& layer, const void* data) {
   ParameterData* found = nullptr;
-  if constexpr (Module<std::remove_const_t<L>>)
+  if constexpr (is_parameter<std::remove_const_t<L>>) return &layer.untyped();
+  else if constexpr (Module<std::remove_const_t<L>>)
     visit(layer, [&](std::string_view, auto& part) {
       if constexpr (is_parameter<std::remove_cvref_t<decltype(part)>>)
         if (part.size() && part.untyped().data() == data) found = &part.untyped();

@@ -65,20 +65,25 @@ inline void collect_saved_biases(const ModelSites& model, const AdapterRecord& r
   return has_wrapper(table, Wrapper::tokens) ? std::string(token_base) : std::string();
 }
 
-/// A site's adapters as torch registers them: all of one name together, lora_A of each adapter, then lora_B.
-inline void collect_site(const AnySite& site, StateDict& state_dict) {
-  SiteTable* table = site.table();
-  const std::string infix = base_infix(table);
+/// The tensors of a site's layer. A parameter has no wrapper of its own: its module's are in `modules`.
+inline void collect_layer(const AnySite& site, const WrappedModules& modules, StateDict& state_dict) {
+  const bool is_bare = site.kind() == LayerKind::parameter && !has_wrapper(site.table(), Wrapper::copies);
+  const std::string infix = is_bare ? "" : base_infix(site.table());
   for (const BaseTensor& tensor : site.tensors())
-    state_dict.insert(join_path(join_path(site.path(), infix), tensor.key), tensor.read());
+    state_dict.insert(join_path(join_path(modules.inside(site.path()), infix), tensor.key), tensor.read());
+}
+/// A site's adapters as torch registers them: all of one name together, lora_A of each adapter, then lora_B.
+inline void collect_adapters(const AnySite& site, const WrappedModules& modules, StateDict& state_dict) {
+  SiteTable* table = site.table();
   if (!table) return;
+  const std::string path = modules.inside(site.path());
   std::vector<std::string_view> names;
   for (SiteEntry& entry : table->entries)
     if (entry.state())
       for (const AdapterParameter& parameter : entry.state()->parameters())
         if (std::find(names.begin(), names.end(), parameter.name) == names.end()) names.push_back(parameter.name);
   for (unsigned depth = deepest_of(table) + 1; depth-- > 0;) {
-    const std::string module = nested_path(site.path(), depth);
+    const std::string module = modules.holder(site, depth);
     for (const std::string_view name : names)
       for (SiteEntry& entry : table->entries)
         if (entry.state() && entry.depth() == depth)
@@ -89,10 +94,10 @@ inline void collect_site(const AnySite& site, StateDict& state_dict) {
   for (SiteEntry& entry : table->entries)
     if (entry.copy())
       for (const BaseTensor& tensor : site.tensors(entry.copy()))
-        state_dict.insert(join_path(join_path(site.path(), "modules_to_save." + entry.record->name()), tensor.key), tensor.read());
+        state_dict.insert(join_path(join_path(path, "modules_to_save." + entry.record->name()), tensor.key), tensor.read());
   for (SiteEntry& entry : table->entries)
     if (const TokenRows* tokens = entry.tokens())
-      state_dict.insert(memory_key(site.path(), token_parameter, entry.record->name(), ""), tokens->rows().view());
+      state_dict.insert(memory_key(path, token_parameter, entry.record->name(), ""), tokens->rows().view());
 }
 
 /// Calls plain(tensor) and site(site) in the order in which torch registers them.
@@ -105,17 +110,43 @@ void for_each_in_order(const ModelSites& model, Plain plain, Site site) {
   }
   for (; next < model.plain.size(); ++next) plain(model.plain[next]);
 }
+
+/// Parameters' adapters stand behind everything that their module holds, as the module's wrappers do.
+[[nodiscard]] inline StateDict whole_state_dict(const ModelSites& model) {
+  const WrappedModules modules = wrapped_modules(model);
+  StateDict all;
+  std::vector<std::pair<std::string_view, std::vector<const AnySite*>>> waiting;
+  const auto leave_for = [&](std::string_view key) {
+    const auto is_in = [&](std::string_view module) {
+      return key.starts_with(module) && key.size() > module.size() && key[module.size()] == '.';
+    };
+    for (; !waiting.empty() && !is_in(waiting.back().first); waiting.pop_back())
+      for (const AnySite* site : waiting.back().second) collect_adapters(*site, modules, all);
+  };
+  for_each_in_order(
+      model,
+      [&](const BaseTensor& tensor) {
+        leave_for(tensor.key);
+        all.insert(modules.inside(tensor.key), tensor.read());
+      },
+      [&](const AnySite& site) {
+        leave_for(site.path());
+        collect_layer(site, modules, all);
+        if (site.kind() != LayerKind::parameter) return collect_adapters(site, modules, all);
+        const std::string_view module = parent_path(site.path());
+        if (waiting.empty() || waiting.back().first != module) waiting.push_back({module, {}});
+        waiting.back().second.push_back(&site);
+      });
+  leave_for("");
+  return all;
+}
 }  // namespace detail
 
 /// Everything a model holds, under torch's names: `linear.base_layer.weight`, `linear.lora_A.default.weight`.
 /// Views are valid until the model changes; `clone()` owns its bytes.
 template <class M>
 [[nodiscard]] StateDict state_dict(const M& model) {
-  StateDict all;
-  detail::for_each_in_order(
-      sites_of(model), [&](const detail::BaseTensor& tensor) { all.insert(tensor.key, tensor.read()); },
-      [&](const AnySite& site) { detail::collect_site(site, all); });
-  return all;
+  return detail::whole_state_dict(sites_of(model));
 }
 
 /// One adapter's tensors under bare keys: `linear.lora_A.weight`. Views, as in `state_dict`; meta parameters come

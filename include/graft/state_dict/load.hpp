@@ -255,10 +255,14 @@ LoadReport set_base_model_state_dict(M& model, const StateDict& state_dict, cons
   const ModelSites sites = sites_of(model);
   detail::check_none_merged(sites, "set_base_model_state_dict");
   detail::Loader loader(options, "the base model", "model");
+  const detail::WrappedModules modules = detail::wrapped_modules(sites);
+  const std::vector<std::string> infixes{"base_layer", "original_module", std::string(token_base), "base_layer.base_layer"};
   const auto add = [&](const std::string& path, detail::BaseTensor& tensor) {
-    loader.add({join_path(path, tensor.key), tensor.dtype, tensor.shape, std::move(tensor.write)},
-               {join_path(join_path(path, "base_layer"), tensor.key), join_path(join_path(path, "original_module"), tensor.key),
-                join_path(join_path(path, token_base), tensor.key), join_path(join_path(path, "base_layer.base_layer"), tensor.key)});
+    std::vector<std::string> others;
+    for (const std::string& from : {path, modules.inside(path)})
+      for (const std::string& infix : infixes) others.push_back(join_path(join_path(from, infix), tensor.key));
+    others.push_back(modules.inside(join_path(path, tensor.key)));
+    loader.add({join_path(path, tensor.key), tensor.dtype, tensor.shape, std::move(tensor.write)}, others);
   };
   const auto records = detail::records_of(sites);
   for (const auto& tensor : sites.plain) {

@@ -56,6 +56,12 @@ class TreeText {
   void close_container(std::string_view name, const Container& container) {
     close(name, container_text(container));
   }
+  /// The node that stands open is a parameter with room: what was injected into it stands around its module.
+  void close_parameter(std::string_view name, const LayerFacts& facts, Dtype dtype, Device device, const SiteTable* table) {
+    open_.pop_back();
+    add_parameter(name, dtype, device, facts.stack.stored);
+    if (!open_.empty()) open_.back().adapted.push_back({std::string(name), facts, table});
+  }
   /// Replaces the node that stands open by a finished text.
   void close_with(std::string_view name, std::string text) { close(name, std::move(text)); }
 
@@ -67,14 +73,20 @@ class TreeText {
     Device device;
     Shape shape;
   };
+  struct AdaptedParameter {
+    std::string name;
+    LayerFacts facts;
+    const SiteTable* table;
+  };
   struct Node {
     std::vector<Child> children, parameters;
     std::vector<Tensor> tensors;
+    std::vector<AdaptedParameter> adapted;
   };
 
   [[nodiscard]] std::string container_text(const Container& container) {
     Node& node = open_.back();
-    if (!container.of_modules && node.children.empty()) {
+    if ((!container.of_modules || !node.tensors.empty()) && node.children.empty()) {
       const bool is_map = container.kind == ContainerKind::map;
       for (std::size_t i = 0; i < node.tensors.size(); ++i) {
         const Tensor& tensor = node.tensors[i];
@@ -92,6 +104,8 @@ class TreeText {
   }
 
   void close(std::string_view name, std::string text) {
+    for (const AdaptedParameter& one : open_.back().adapted)  // in the order of the list, the first innermost
+      text = module_of_parameter_text(std::move(text), one.facts, one.table, one.name);
     open_.pop_back();
     if (open_.empty()) text_ = std::move(text);
     else open_.back().children.push_back({std::string(name), std::move(text)});
@@ -101,13 +115,24 @@ class TreeText {
   std::string text_;
 };
 
+template <class Node>
+inline constexpr bool is_parameter_site = [] {
+  if constexpr (enable_site<Node>) return traits_of<typename Node::layer_type>::kind == LayerKind::parameter;
+  else return false;
+}();
+
 struct ReprHandler {
   TreeText& tree;
 
   void enter_module(const Place&, const auto&) { tree.open(); }
   template <class Node>
   void leave_module(const Place& place, const Node& node) {
-    if constexpr (enable_site<Node>) {
+    if constexpr (is_parameter_site<Node>) {
+      Device device = Device::cpu;
+      if constexpr (is_parameter<typename Node::layer_type>) device = node->device();
+      tree.close_parameter(place.name, facts_of(node.base_layer()), base_tensors(node.base_layer()).front().dtype, device,
+                           SiteAccess<Node>::table(node));
+    } else if constexpr (enable_site<Node>) {
       TreeText layer;
       walk(node.base_layer(), ReprHandler{layer});
       tree.close_with(place.name, site_text(layer.text(), facts_of(node.base_layer()), SiteAccess<Node>::table(node)));

@@ -135,6 +135,7 @@ struct Child {
       options.max_norm = facts.max_norm;
       options.norm_type = facts.norm_type;
       return embedding_options(facts.in, facts.out, options);
+    case LayerKind::parameter: return {};
     case LayerKind::conv: return conv_options(facts.conv, facts.has_bias);
   }
   return {};

@@ -8,6 +8,7 @@
 
 #include "../core/keys.hpp"
 #include "../injection/records.hpp"
+#include "wrapped_modules.hpp"
 
 namespace graft::detail {
 
@@ -45,6 +46,7 @@ struct AdapterParts {
 /// The tensors of one adapter, as PEFT orders them: site by site, its parameters, copies and trained biases.
 [[nodiscard]] inline std::vector<AdapterSlot> adapter_slots(const ModelSites& model, const AdapterParts& parts) {
   std::vector<AdapterSlot> slots;
+  const WrappedModules modules(model, [&](std::size_t i) { return parts.at[i] && parts.at[i]->state; });
   const auto of_data = [&](std::string key, std::vector<std::string> others, ParameterData* data, std::string in_memory) {
     slots.push_back({std::move(key), std::move(others), {}, data->dtype(), data->shape(), [data] { return data->view(); },
                      [data](const TensorView& source, bool may_borrow) { assign(*data, source, may_borrow); },
@@ -55,11 +57,12 @@ struct AdapterParts {
       for (const PlainBias& bias : *parts.plain_biases) {
         const BaseTensor& tensor = model.plain[i];
         if (tensor.key != bias.key) continue;
+        const std::string key = modules.inside(bias.key);
         if (!parts.plain_biases_in_place) {
-          of_data(bias.key, {}, const_cast<ParameterData*>(&bias.values), bias.key);
+          of_data(key, {bias.key}, const_cast<ParameterData*>(&bias.values), key);
           continue;
         }
-        slots.push_back({bias.key, {}, {}, tensor.dtype, tensor.shape, tensor.read, tensor.write, bias.key, nullptr});
+        slots.push_back({key, {bias.key}, {}, tensor.dtype, tensor.shape, tensor.read, tensor.write, key, nullptr});
       }
   };
   std::size_t plain = 0;
@@ -69,8 +72,8 @@ struct AdapterParts {
     const AnySite& site = *model.sites[i];
     SiteAdapter* here = parts.at[i];
     if (!here) continue;
-    const std::string& path = site.path();
-    const std::string module = nested_path(path, here->depth);
+    const std::string path = modules.inside(site.path());
+    const std::string module = modules.holder(site, here->depth);
     if (ParameterData* bias = here->bias.get()) {
       const std::string wrapped = join_path(module, "base_layer.bias"), bare = join_path(path, "bias");
       // PEFT's key depends on whether this adapter wraps the layer
@@ -103,7 +106,7 @@ struct AdapterParts {
   for (std::size_t i = 0; i < model.sites.size(); ++i) {  // of a tied head the embedding's
     SiteAdapter* here = parts.at[i];
     if (!here || !here->tokens || !here->tied_to.empty()) continue;
-    const std::string& path = model.sites[i]->path();
+    const std::string path = modules.inside(model.sites[i]->path());
     const std::string in_memory = memory_key(path, token_parameter, parts.name, "");
     of_data(file_key(path, token_parameter, ""), {in_memory}, &here->tokens->rows(), in_memory);
   }

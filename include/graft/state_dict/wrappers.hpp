@@ -25,8 +25,9 @@ struct LayerWrapper {
   for (const SiteEntry& entry : table.entries) entries.push_back(&entry);
   std::stable_sort(entries.begin(), entries.end(), [](const SiteEntry* a, const SiteEntry* b) { return a->depth() > b->depth(); });
   for (const SiteEntry* entry : entries) {
-    const auto kind = entry->wrapper();
+    auto kind = entry->wrapper();
     if (!kind) continue;
+    if (*kind == Wrapper::lora && !wrappers.empty() && wrappers.back().kind == Wrapper::parameter) kind = Wrapper::parameter;
     if (wrappers.empty() || wrappers.back().kind != *kind) wrappers.push_back({*kind});
     if (entry->record) wrappers.back().entries.push_back(entry);
   }
@@ -36,7 +37,8 @@ struct LayerWrapper {
 /// One wrapper as text, around the text of what it wraps.
 class WrapperText {
  public:
-  WrapperText(const LayerWrapper& wrapper, const LayerFacts& facts) : wrapper_(wrapper), facts_(facts) {}
+  WrapperText(const LayerWrapper& wrapper, const LayerFacts& facts, std::string_view parameter = "weight")
+      : wrapper_(wrapper), facts_(facts), parameter_(parameter) {}
 
   /// `layer` is the text of the layer without wrappers.
   [[nodiscard]] std::string around(const std::string& wrapped, const std::string& layer) const {
@@ -61,13 +63,17 @@ class WrapperText {
                         })});
     if (wrapper_.kind == Wrapper::adalora)
       for (const std::string_view name : {"lora_E", "ranknum"}) children.push_back({std::string(name), parameters(name)});
+    if (wrapper_.kind == Wrapper::parameter)
+      return module_text("lora.ParamWrapper", "parameter_name='" + std::string(parameter_) + "',", children);
     const std::string_view method = wrapper_.kind == Wrapper::adalora ? "adalora.SVD" : "lora.";
     return module_text(std::string(method) + class_name(), "", children);
   }
 
  private:
+  [[nodiscard]] LayerKind kind() const { return wrapper_.kind == Wrapper::parameter ? LayerKind::linear : facts_.kind; }
   [[nodiscard]] std::string class_name() const {
-    switch (facts_.kind) {
+    switch (kind()) {
+      case LayerKind::parameter:
       case LayerKind::linear: return "Linear";
       case LayerKind::embedding: return "Embedding";
       case LayerKind::conv: return "Conv" + std::to_string(facts_.conv.kernel.rank()) + "d";
@@ -133,7 +139,7 @@ class WrapperText {
 
   [[nodiscard]] std::string layer_like(const Shape& shape, bool is_down, bool has_bias) const {
     LayerFacts facts;
-    facts.kind = facts_.kind;
+    facts.kind = kind();
     facts.out = shape[0];
     facts.in = shape[1];
     facts.has_bias = has_bias;
@@ -157,6 +163,7 @@ class WrapperText {
 
   const LayerWrapper& wrapper_;
   const LayerFacts& facts_;
+  std::string_view parameter_;  ///< that is wrapped, where one is
 };
 
 /// A layer with what was injected into it.
@@ -165,6 +172,15 @@ class WrapperText {
   if (table)
     for (const LayerWrapper& wrapper : wrappers_of(*table)) text = WrapperText(wrapper, facts).around(text, layer);
   return text;
+}
+
+/// A module with what was injected into a parameter of it.
+[[nodiscard]] inline std::string module_of_parameter_text(std::string module, const LayerFacts& facts, const SiteTable* table,
+                                                          std::string_view parameter) {
+  if (table)
+    for (const LayerWrapper& wrapper : wrappers_of(*table))
+      if (wrapper.kind == Wrapper::parameter) module = WrapperText(wrapper, facts, parameter).around(module, module);
+  return module;
 }
 
 }  // namespace graft::detail
