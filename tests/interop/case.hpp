@@ -45,5 +45,6 @@ Reply run_mlp(const Case& one, graft::Dtype scalar);
 Reply run_decoder(const Case& one, graft::Dtype scalar);
 Reply run_user(const Case& one, graft::Dtype scalar);
 Reply run_conv(const Case& one, graft::Dtype scalar);
+Reply run_experts(const Case& one, graft::Dtype scalar);
 
 }  // namespace interop

@@ -69,6 +69,7 @@ inline graft::PeftConfig lora_config(const nlohmann::json& json) {
                            .alpha_pattern = pattern<double>(json.at("alpha_pattern")),
                            .modules_to_save = names(json.at("modules_to_save")),
                            .trainable_token_indices = tokens(json.at("trainable_token_indices")),
+                           .target_parameters = names(json.at("target_parameters")),
                            .fan_in_fan_out = json.at("fan_in_fan_out").get<bool>(),
                            .ensure_weight_tying = json.value("ensure_weight_tying", false)};
 }

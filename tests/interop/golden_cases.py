@@ -42,6 +42,11 @@ def conv_net(seed, kernel, shape, **options):
     return cases.model("conv", sizes, seed, input_shape=[2, 2 * groups, *shape])
 
 
+def experts(seed, transposed=False, count=4):
+    sizes = {"in": 5, "hidden": 7, "inner": 3, "out": 2, "experts": count, "transposed": transposed}
+    return cases.model("experts", sizes, seed, rows=6)
+
+
 def user_conv(seed):
     sizes = {"conv": convolution((2, 3), [3, 2], stride=[2, 1], padding=[1, 0])}
     return cases.model("user_conv", sizes, seed, input_shape=[2, 2, 5, 4])
@@ -257,4 +262,30 @@ def all_cases():
     add(loaded, "lora_tied", of(decoder, tied=True), lora(tie))
     add(low_level, "lora_tied_bare", of(decoder, tied=True), lora(tie | {"r": 3}, style="bare"), True, source="struct")
     add(fresh, "lora_tokens_fresh", decoder, lora(q | {"trainable_token_indices": {"embed_tokens": few}}, style="bare"))
+    # LoRA on parameters
+    of_mlp = {"target_parameters": ["fc1.weight", "head.weight"]}
+    stacks = {"target_parameters": ["experts.gate_up_proj", "experts.down_proj"]}
+    with_fc = stacks | {"target_modules": ["fc", "head"]}
+    add(loaded, "lora_parameters_linear", mlp, lora(of_mlp))
+    add(loaded, "lora_parameters_linear_and_module", mlp, lora(of_mlp | {"target_modules": ["fc2"], "use_rslora": True}))
+    add(loaded, "lora_parameters_linear_bias", mlp, lora(of_mlp | {"target_modules": [], "bias": "lora_only"}))
+    add(loaded, "lora_parameters_linear_bias_all", mlp, lora(of_mlp | {"target_modules": [], "bias": "all"}))
+    add(loaded, "lora_parameters_linear_base_bf16", of(mlp, "bf16"), lora(of_mlp))
+    add(loaded, "lora_parameters_transposed", transposed, lora({"target_parameters": ["c_fc.weight"]}))
+    add(loaded, "lora_parameters_embedding", of(decoder, padding_idx=1), lora({"target_parameters": ["embed_tokens.weight", "q_proj.weight"]}))
+    add(loaded, "lora_parameters_one_stack", experts, lora({"target_parameters": ["down_proj"]}))
+    add(loaded, "lora_parameters_stacks", experts, lora(stacks))
+    add(loaded, "lora_parameters_stacks_mapped", experts, lora(stacks, "alice"), mapped=True)
+    add(loaded, "lora_parameters_stacks_transposed", of(experts, transposed=True), lora(with_fc))
+    add(loaded, "lora_parameters_stack_of_one", of(experts, count=1), lora(stacks))
+    sizes = {"rank_pattern": {"down_proj": 3, "mixer.weight": 1}, "alpha_pattern": {"experts.gate_up_proj": 5, "tail": -2}}
+    four = {"target_parameters": ["tail", "mixer.weight", "down_proj", "gate_up_proj"]}
+    add(loaded, "lora_parameters_of_two_modules", experts, lora(four | sizes | {"use_rslora": True}))
+    add(loaded, "lora_parameters_of_two_modules_transposed", of(experts, transposed=True), lora(four | sizes))
+    add(loaded, "lora_parameters_modules_to_save", experts, lora(stacks | {"modules_to_save": ["head"]}))
+    add(several, "lora_parameters_two", experts, [lora(with_fc), lora(stacks | {"r": 3}, "other")], False, 0.3)
+    add(low_level, "lora_parameters_bare", experts, lora(with_fc, style="bare"), source="struct")
+    add(low_level, "lora_parameters_bare_meta", experts, lora(four, style="bare"), True)
+    add(fresh, "lora_parameters_fresh", experts, lora(with_fc | sizes, style="bare"))
+    add(fresh, "lora_parameters_fresh_four", of(experts, transposed=True), lora(four, "alice", style="bare"), "file")
     return made

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from peft import AdaLoraConfig, IA3Config, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft import get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.lora import ParamWrapper
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import load_peft_weights
@@ -184,9 +185,7 @@ class PeftSide:
         except NoMatchingPeftModuleError as error:
             raise Rejected("no module is targeted") from error
         self.model.eval()
-        self.matched[step["to"]] = [
-            k for k, m in self.model.named_modules() if is_target(m) and step["name"] in adapters_of(m)
-        ]
+        self.matched[step["to"]] = matched_names(self.model, step["name"])
 
     def do_set(self, step):
         tensors = load_file(self.directory / step["file"])
@@ -222,6 +221,22 @@ class PeftSide:
 
     def do_save(self, step):
         pass
+
+
+def matched_names(model, adapter):
+    """Modules by their paths; parameters by theirs, those of a module in the order in which they were wrapped."""
+    names, last = [], None
+    for path, module in model.named_modules():
+        if not is_target(module) or adapter not in adapters_of(module):
+            continue
+        if not isinstance(module, ParamWrapper):
+            names.append(path)
+            continue
+        owner = path.replace(".base_layer", "")
+        at = len(names) if owner != last else at  # the outermost comes first, and was wrapped last
+        names.insert(at, f"{owner}.{module.parameter_name}")
+        last = owner
+    return names
 
 
 def adapters_of(layer):

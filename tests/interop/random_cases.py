@@ -240,6 +240,8 @@ class Draw:
         method, kind = category.split("/")
         if method == "mixed":
             return self.mixed(category, name, kind)
+        if method == "parameters":
+            return self.parameters(category, name)
         many = self.chance(0.3)
 
         def configured():
@@ -295,6 +297,34 @@ class Draw:
         return self.style(category, name, model, method.upper(), configured(), configured if many else None)
 
 
+    def parameters(self, category, name):
+        """Bare matrices and stacks of experts' weights, beside modules. All adapters take the same ones: PEFT's rule."""
+        sizes = {**self.sizes("in", "hidden", "inner", "out"), "transposed": self.chance(0.5)}
+        sizes["experts"] = self.r.randint(2 if sizes["transposed"] else 1, 5)  # PEFT fails at one that is transposed
+        model = cases.model("experts", sizes, self.seed(), self.one("f32", "f32", "f64"), rows=self.r.randint(1, 9))
+        own = self.some(["mixer.weight", "tail", "gate_up_proj", "experts.down_proj"])
+        layers = self.some(["fc", "head"], 0)
+        matrices = self.some([n for n in ("fc", "head") if n not in layers], 0) if self.chance(0.3) and len(layers) < 2 else []
+        own += [n + ".weight" for n in matrices]
+
+        def configured():
+            targets = {"target_parameters": own, "target_modules": layers or self.one(None, [])}
+            config = self.lora(targets, [n.rpartition(".")[2] for n in own if not n.endswith("weight")])
+            return config | {"lora_dropout": 0.0, "lora_bias": False}
+
+        way = self.one("loaded", "loaded", "bare", "fresh", "several")
+        category = f"{category}/{way}"
+        one = cases.adapter("LORA", configured(), self.seed(), self.one("default", "alice"), "pretrained" if way == "loaded" else "bare")
+        low = self.chance(0.7)
+        if way == "loaded":
+            return cases.loaded(category, name, model, one, low_cpu_mem_usage=low, mapped=self.chance(0.3))
+        if way == "several":
+            adapters = [cases.adapter("LORA", configured(), self.seed(), n) for n in ("default", "alice")]
+            return cases.several(category, name, model, adapters, self.chance(0.5), self.one(None, -1.5), low_cpu_mem_usage=low)
+        if way == "fresh":
+            return cases.fresh(category, name, model, one, self.one("struct", "file"), low, bare=self.chance(0.5))
+        return cases.low_level(category, name, model, one, low, False, self.one("struct", "file"), bare=True)
+
     def mixed(self, category, name, kind):
         """Two or three methods, the sites shared out among them."""
         model = self.decoder() if kind == "decoder" else self.mlp()
@@ -322,5 +352,6 @@ CATEGORIES = (
     + ["ia3/mlp"] * 3
     + ["ia3/decoder"] * 3
     + ["ia3/transposed", "ia3/conv2", "ia3/conv2", "ia3/conv3", "ia3/user", "ia3/user_conv"]
+    + ["parameters/experts"] * 4
     + ["mixed/mlp", "mixed/mlp", "mixed/decoder", "mixed/decoder"]
 )

@@ -168,7 +168,69 @@ class UserConvNet(nn.Module):
         return torch.tanh(self.conv(x))
 
 
+def by_expert(x, stack, experts, transposed=False):
+    """Every row of x times the matrix of its expert."""
+    return torch.stack([row @ (stack[e] if transposed else stack[e].T) for row, e in zip(x, experts)])
+
+
+class Experts(nn.Module):
+    """The stacked experts of Mixtral and its like: (experts, out, in)."""
+
+    is_transposed = False
+
+    def __init__(self, sizes):
+        super().__init__()
+        experts, hidden, inner = sizes["experts"], sizes["hidden"], sizes["inner"]
+        up, down = (experts, 2 * inner, hidden), (experts, hidden, inner)
+        if self.is_transposed:
+            up, down = (experts, hidden, 2 * inner), (experts, inner, hidden)
+        self.gate_up_proj = nn.Parameter(torch.zeros(up))
+        self.down_proj = nn.Parameter(torch.zeros(down))
+
+    def forward(self, x, experts):
+        gate, up = by_expert(x, self.gate_up_proj, experts, self.is_transposed).chunk(2, -1)
+        return by_expert(nn.functional.silu(gate) * up, self.down_proj, experts, self.is_transposed)
+
+
+class TransposedExperts(Experts):
+    """Those of gpt-oss: (experts, in, out)."""
+
+    is_transposed = True
+
+
+class Mixer(nn.Module):
+    """Bare matrices, listed in another order than their names have; tail multiplies from the left."""
+
+    def __init__(self, sizes):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(sizes["inner"], sizes["hidden"]))
+        self.tail = nn.Parameter(torch.zeros(sizes["inner"], sizes["hidden"]))
+
+    def forward(self, x):
+        return torch.tanh(x @ self.weight.T) @ self.tail
+
+
+class Router(nn.Module):
+    """A mixture of experts whose router is a formula: two experts for every row."""
+
+    def __init__(self, sizes):
+        super().__init__()
+        self.count = sizes["experts"]
+        self.fc = nn.Linear(sizes["in"], sizes["hidden"])
+        self.mixer = Mixer(sizes)
+        self.experts = (TransposedExperts if sizes["transposed"] else Experts)(sizes)
+        self.head = nn.Linear(sizes["hidden"], sizes["out"])
+
+    def forward(self, x):
+        h = torch.tanh(self.fc(x))
+        h = h + self.mixer(h)
+        first = [(3 * i + 1) % self.count for i in range(len(x))]
+        second = [(i * i) % self.count for i in range(len(x))]
+        return self.head(h + self.experts(h, first) + 0.5 * self.experts(h, second))
+
+
 TYPES = {
+    "experts": Router,
     "mlp": Mlp,
     "decoder": Decoder,
     "transposed": Transposed,
