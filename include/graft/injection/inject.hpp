@@ -50,8 +50,8 @@ inline void start_from_base(const AnySite& site, const PeftConfig& config, const
   const auto* lora = std::get_if<LoraConfig>(&config);
   if (!lora || !takes_from_base(init_scheme(lora->init_lora_weights)) || site.facts().kind != LayerKind::linear) return;
   const std::string stream = plan.path + ".lora_A.weight";
-  const Factorisers& by = need_factorisers("init_lora_weights \"" + lora->init_lora_weights.scheme() + "\"");
-  state.take_initial_factors(by.start(lora->init_lora_weights, base_weight_values(site), plan.r, state.scaling(), {plan.seed, stream}));
+  const std::string what = "init_lora_weights \"" + lora->init_lora_weights.scheme() + "\"";
+  state.take_initial_factors(need_factorisers(what).start(lora->init_lora_weights, base_weight_values(site), plan.r, state.scaling(), {plan.seed, stream}));
 }
 
 /// Rows that start as those of the base. PEFT makes them even where the other parameters stay on the meta device.
