@@ -58,20 +58,20 @@ TEST_CASE_TEMPLATE("rows times the matrices of their experts", T, float, graft::
     turned.data()[i] = T(float(awkward::value(i, 4)));
   }
   const Matrix<double> wide = x.template cast<double>();
-  CHECK(is(graft::linear(x, stack, of_rows), reference(wide, stack, of_rows, false)));
-  CHECK(is(graft::linear(x, turned, of_rows), reference(wide, turned, of_rows, true)));
-  CHECK(is(graft::linear(x, stack, 1), reference(wide, stack, std::vector<int>(7, 1), false)));
+  CHECK(is(graft::expert_linear(x, stack, of_rows), reference(wide, stack, of_rows, false)));
+  CHECK(is(graft::expert_linear(x, turned, of_rows), reference(wide, turned, of_rows, true)));
+  CHECK(is(graft::expert_linear(x, stack, 1), reference(wide, stack, std::vector<int>(7, 1), false)));
 
   // a row has the same bits whatever stands beside it
   for (Index i = 0; i < 7; ++i) {
     const Matrix<S> row = x.row(i);
     const int own = of_rows[std::size_t(i)];
-    CHECK(results::same_bits(Matrix<S>(graft::linear(x, stack, of_rows).row(i)), graft::linear(row, stack, own)));
-    CHECK(results::same_bits(Matrix<S>(graft::linear(x, turned, of_rows).row(i)), graft::linear(row, turned, own)));
+    CHECK(results::same_bits(Matrix<S>(graft::expert_linear(x, stack, of_rows).row(i)), graft::expert_linear(row, stack, own)));
+    CHECK(results::same_bits(Matrix<S>(graft::expert_linear(x, turned, of_rows).row(i)), graft::expert_linear(row, turned, own)));
   }
   graft::Batch batch;
   batch.add(3).add(4);
-  CHECK(results::same_bits(graft::linear(batch.input(x), stack, of_rows), graft::linear(x, stack, of_rows)));
+  CHECK(results::same_bits(graft::expert_linear(batch.input(x), stack, of_rows), graft::expert_linear(x, stack, of_rows)));
 }
 
 TEST_CASE("a matrix is no stack, and multiplies without an expert") {
@@ -79,7 +79,7 @@ TEST_CASE("a matrix is no stack, and multiplies without an expert") {
   awkward::fill(weight.view(), 3);
   const Matrix<double> x = awkward::rows<double>(4, 13);
   CHECK(is(graft::linear(x, weight), x * weight.view()));
-  CHECK_THROWS_AS((void)graft::linear(x, weight, 0), graft::ShapeError);
+  CHECK_THROWS_AS((void)graft::expert_linear(x, weight, 0), graft::ShapeError);
   Eigen::Tensor<double, 3, Eigen::RowMajor> tensor(2, 2, 13);
   std::copy_n(x.data(), x.size(), tensor.data());
   CHECK(graft::linear(tensor, weight).dimension(2) == 5);
@@ -87,10 +87,10 @@ TEST_CASE("a matrix is no stack, and multiplies without an expert") {
 
 TEST_CASE("sizes that do not fit are errors") {
   const Matrix<float> x = awkward::rows<float>(4, 13);
-  CHECK_THROWS_AS((void)graft::linear(x, graft::Parameter<float>(Shape{3, 5, 7}), 1), graft::ShapeError);
-  CHECK_THROWS_AS((void)graft::linear(x, graft::Parameter<float>(Shape{3, 5, 13}), 3), graft::ShapeError);
-  CHECK_THROWS_AS((void)graft::linear(x, graft::Parameter<float>(Shape{13}), graft::ExpertIds()), graft::ShapeError);
-  CHECK_THROWS_AS((void)graft::linear(x, graft::Parameter<float, graft::lazy>(Shape{3, 5, 13}), 1), graft::MetaError);
+  CHECK_THROWS_AS((void)graft::expert_linear(x, graft::Parameter<float>(Shape{3, 5, 7}), 1), graft::ShapeError);
+  CHECK_THROWS_AS((void)graft::expert_linear(x, graft::Parameter<float>(Shape{3, 5, 13}), 3), graft::ShapeError);
+  CHECK_THROWS_AS((void)graft::expert_linear(x, graft::Parameter<float>(Shape{13}), graft::ExpertIds()), graft::ShapeError);
+  CHECK_THROWS_AS((void)graft::expert_linear(x, graft::Parameter<float, graft::lazy>(Shape{3, 5, 13}), 1), graft::MetaError);
 }
 
 TEST_CASE("what adapters know of a parameter") {

@@ -8,6 +8,7 @@
 #include "base_weight.hpp"
 #include "expert_ids.hpp"
 #include "linear.hpp"
+#include "parallel_product.hpp"
 
 namespace graft {
 
@@ -80,9 +81,7 @@ struct ExpertLinear {
                                   to.outerStride(), false);
         return;
       }
-      const Scratch<T> scratch(batch.workspace, kernels::product_nt_scratch<T, W>(rows.rows(), stack.in, rows.outerStride(), ld));
-      kernels::product_nt<T, W>(rows.rows(), stack.out, stack.in, rows.data(), rows.outerStride(), w, ld, nullptr, to.data(),
-                                to.outerStride(), false, scratch.data());
+      detail::parallel_product<T>(w, ld, rows, static_cast<const T*>(nullptr), to, batch.workspace);
     });
   }
 };
@@ -112,13 +111,13 @@ void call_parameter(const L& layer, const In<T>& x, const ExpertIds& experts, Ou
 /// @throws ShapeError for an expert that is none of the stack's
 template <class W>
   requires detail::is_parameter<W>
-auto linear(const auto& x, const W& stack, const ExpertIds& experts) {
+auto expert_linear(const auto& x, const W& stack, const ExpertIds& experts) {
   return detail::custom_linear(detail::expert_op(stack, experts), x);
 }
 /// x·W for a TransposedParameter (in, out).
 template <class T, class Storage>
 auto linear(const auto& x, const TransposedParameter<T, Storage>& weight) {
-  return linear(x, weight, ExpertIds());
+  return detail::custom_linear(detail::expert_op(weight, {}), x);
 }
 
 }  // namespace graft
