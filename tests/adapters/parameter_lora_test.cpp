@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <graft/io/narrow_kernels.hpp>
+
 #include "support/expert_model.hpp"
 #include "support/results.hpp"
 
@@ -27,6 +29,17 @@ struct Narrow {
   OnlyUp<graft::Parameter<graft::bf16>> experts;
   GRAFT_MODULE(experts)
 };
+
+graft::LayerFacts facts(const Shape& shape, bool transposed) {
+  graft::LayerFacts own;
+  own.kind = graft::LayerKind::parameter;
+  own.transposed = transposed;
+  own.stack = graft::WeightStack(shape, transposed);
+  own.in = own.stack.in;
+  own.out = own.stack.out;
+  return own;
+}
+const graft::AdapterPlan plan{.r = 2, .lora_alpha = 3, .path = "m.w", .parameter = "w"};
 
 template <class M>
 void inject(M& model, const std::string& name, double seed, int r = 3) {
@@ -158,16 +171,6 @@ TEST_CASE("what is written into A and B counts at the next forward") {
 }
 
 TEST_CASE("a matrix: A belongs to the last dimension of what is stored, from whichever side it multiplies") {
-  const auto facts = [](const Shape& shape, bool transposed) {
-    graft::LayerFacts own;
-    own.kind = graft::LayerKind::parameter;
-    own.transposed = transposed;
-    own.stack = graft::WeightStack(shape, transposed);
-    own.in = own.stack.in;
-    own.out = own.stack.out;
-    return own;
-  };
-  const graft::AdapterPlan plan{.r = 2, .lora_alpha = 3, .path = "m.w", .parameter = "w"};
   const auto shapes = [&](const Shape& shape, bool transposed) {
     graft::detail::ParameterLora<float> state({}, facts(shape, transposed), plan);
     return graft::to_string(state.parameters()[0].data->shape()) + " " + graft::to_string(state.parameters()[1].data->shape());
@@ -266,4 +269,56 @@ TEST_CASE("memory that is borrowed is not written, and a narrow stack comes back
   CHECK(results::close(results::values_of(Matrix<float>(narrow.experts.up(x, of_rows))), results::values_of(y), 0x1p-6));
   (void)graft::unmerge_adapter(narrow);
   CHECK(results::bytes_of(graft::get_base_model_state_dict(narrow)) == results::bytes_of(kept));
+}
+
+TEST_CASE("matrices that stay narrow are widened where they are used, with the same bits") {
+  using State = graft::detail::ParameterLora<float>;
+  graft::LayerFacts table;
+  table.kind = graft::LayerKind::embedding;
+  table.in = 5;
+  table.out = 7;
+  std::vector<graft::LayerFacts> all{table};
+  for (const bool transposed : {false, true})
+    for (const Shape& shape : {Shape{5, 7}, Shape{3, 5, 7}}) all.push_back(facts(shape, transposed));
+  const std::vector<int> of_rows{2, 0, 2, 1}, ids{4, 0, 2, 2};
+  for (const graft::LayerFacts& layer : all)
+    for (const graft::Dtype dtype : {graft::Dtype::bf16, graft::Dtype::f16}) {
+      State wide({}, layer, plan), narrow({}, layer, plan);
+      for (int i = 0; i < 2; ++i) {
+        graft::ParameterData& from = *narrow.parameters()[std::size_t(i)].data;
+        graft::ParameterData& to = *wide.parameters()[std::size_t(i)].data;
+        from.reset(from.shape(), dtype);
+        from.allocate();
+        to.allocate();
+        for (Index k = 0; k < from.shape().size(); ++k) {
+          if (dtype == graft::Dtype::bf16) graft::detail::store<graft::bf16>(from, k, awkward::value(k, 3 + i));
+          else graft::detail::store<graft::f16>(from, k, awkward::value(k, 3 + i));
+          graft::detail::store<float>(to, k, graft::element_as<double>(dtype, from.data(), std::size_t(k)));
+        }
+      }
+      const bool is_table = layer.kind == graft::LayerKind::embedding;
+      const Matrix<float> rows = awkward::rows<float>(4, layer.in);
+      graft::SiteInput<float> x;
+      if (is_table) x.ids = graft::Ids(ids);
+      else new (&x.rows) graft::In<float>(graft::in(rows));
+      if (layer.stack.experts) x.experts = of_rows;
+      const graft::Linear<> none(1, 1);
+      const auto updated = [&](const State& state) {
+        Matrix<float> y = Matrix<float>::Zero(4, layer.out);
+        graft::Workspace workspace;
+        state.update(x, graft::out(y), 1, graft::detail::base_weight_of(none), &workspace);
+        return y;
+      };
+      const auto delta = [&](const State& state) {
+        Matrix<float> sum = Matrix<float>::Zero(layer.stack.experts ? 15 : 5, 7);
+        state.add_delta(0, graft::out(sum), 1, nullptr);
+        return sum;
+      };
+      REQUIRE(updated(wide).cwiseAbs().maxCoeff() > 0.1F);
+      CHECK(same_bits(updated(narrow), updated(wide)));
+      narrow.parameters()[1].data->set_viewed();
+      CHECK(same_bits(updated(narrow), updated(wide)));
+      CHECK(same_bits(delta(narrow), delta(wide)));
+      CHECK(narrow.delta_bound(1) == wide.delta_bound(1));
+    }
 }

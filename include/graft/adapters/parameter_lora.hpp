@@ -11,6 +11,7 @@
 #include "../modules/embedding.hpp"
 #include "adapter.hpp"
 #include "init_scheme.hpp"
+#include "narrow.hpp"
 #include "packed_stack.hpp"
 
 namespace graft::detail {
@@ -64,17 +65,16 @@ class ParameterLora final : public AdapterState<T> {
   void update(const SiteInput<T>& x, Out<T> y, double weight, const BaseWeight<T>&, Workspace* workspace) const override {
     const T scale = T(weight * scaling_);
     if (facts_.kind == LayerKind::embedding) return update_embedding(x.ids, y, T(scale * T(facts_.embed_scale)), workspace);
-    const T* packed = packed_b_.get(b_, experts_, r_);
     for_each_expert(x.experts, facts_.stack.experts, x.rows, y, true, workspace, [&](Index e, const In<T>& rows, Out<T> to) {
-      const Index n = rows.rows(), span = b_.shape()[0];
-      const Scratch<T> memory(workspace, n * r_), part(workspace, packed ? 0 : r_ * span);
-      if (!packed) PackedStack<T>::pack_one(b_, experts_, r_, e, part.data());
-      const T* b = packed ? packed + e * r_ * span : part.data();
-      const T* a = data(a_) + e * r_ * a_.shape()[1];
+      const Index n = rows.rows();
+      const Factors own(*this, e, workspace);
+      const T* down = a_meets_x_ ? own.a() : own.b();
+      const T* up = a_meets_x_ ? own.b() : own.a();
+      const Scratch<T> memory(workspace, n * r_);
       T* u = memory.data();
-      kernels::product_nt<T, T>(n, r_, facts_.in, rows.data(), rows.outerStride(), a_meets_x_ ? a : b, facts_.in, nullptr, u, r_, false);
+      kernels::product_nt<T, T>(n, r_, facts_.in, rows.data(), rows.outerStride(), down, facts_.in, nullptr, u, r_, false);
       for (Index i = 0; i < n * r_; ++i) u[i] *= scale;
-      kernels::product_nn<T, T>(n, facts_.out, r_, u, r_, a_meets_x_ ? b : a, facts_.out, nullptr, to.data(), to.outerStride(), true);
+      kernels::product_nn<T, T>(n, facts_.out, r_, u, r_, up, facts_.out, nullptr, to.data(), to.outerStride(), true);
     });
   }
 
@@ -84,38 +84,76 @@ class ParameterLora final : public AdapterState<T> {
   /// `rows` of all matrices one below the other.
   void add_delta(Index begin, Out<T> rows, double weight, Workspace* workspace) const override {
     const T scale = T(weight * scaling_);
-    const Scratch<T> scratch(workspace, kernels::low_rank_delta_scratch(cols_, r_)), memory(workspace, r_ * (rows_ + cols_));
-    T* const left = memory.data();
-    T* const right = left + r_ * rows_;
+    const Scratch<T> scratch(workspace, kernels::low_rank_delta_scratch(cols_, r_)), left(workspace, r_ * rows_);
     for (Index done = 0; done < rows.rows();) {
       const Index e = (begin + done) / rows_, first = (begin + done) % rows_, count = std::min(rows_ - first, rows.rows() - done);
-      const T* a = data(a_) + e * r_ * a_.shape()[1];
-      const T* across = a;
-      if (!a_spans_cols_) PackedStack<T>::pack_one(b_, experts_, r_, e, right), across = right;
+      const Factors own(*this, e, workspace);
+      const T* down = a_spans_cols_ ? own.b() : own.a();  // (r, rows)
+      const T* across = a_spans_cols_ ? own.a() : own.b();
       for (Index i = 0; i < count; ++i)
-        for (Index k = 0; k < r_; ++k)
-          left[i * r_ + k] = a_spans_cols_ ? data(b_)[((first + i) * r_ + k) * experts_ + e] : a[k * rows_ + first + i];
-      kernels::add_low_rank_delta<T>(count, cols_, r_, left, r_, nullptr, scale, across, cols_, rows.data() + done * rows.outerStride(),
-                                     rows.outerStride(), scratch.data());
+        for (Index k = 0; k < r_; ++k) left.data()[i * r_ + k] = down[k * rows_ + first + i];
+      kernels::add_low_rank_delta<T>(count, cols_, r_, left.data(), r_, nullptr, scale, across, cols_,
+                                     rows.data() + done * rows.outerStride(), rows.outerStride(), scratch.data());
       done += count;
     }
   }
 
  private:
+  /// Part of a parameter as T: where it lies, or widened.
+  class Part {
+   public:
+    Part(Dtype dtype, const std::byte* from, Index count, bool widens, Workspace* workspace)
+        : memory_(workspace, widens ? count : 0), data_(reinterpret_cast<const T*>(from)) {
+      if constexpr (std::is_same_v<T, float>) {
+        if (!widens) return;
+        narrow_kernels->widen(dtype, count, from, memory_.data());
+        data_ = memory_.data();
+      }
+    }
+    [[nodiscard]] const T* data() const { return data_; }
+
+   private:
+    Scratch<T> memory_;
+    const T* data_;
+  };
+  /// The matrices of one expert: A (r, its span), and Bᵀ (r, its span).
+  class Factors {
+   public:
+    Factors(const ParameterLora& lora, Index expert, Workspace* workspace)
+        : packed_(lora.packed_b_.get(lora.b_, lora.experts_, lora.r_)),
+          turned_(workspace, packed_ ? 0 : bytes(lora.b_) / lora.experts_),
+          a_(lora.a_.dtype(), lora.a_.data() + expert * bytes(lora.a_) / lora.experts_, lora.r_ * lora.a_.shape()[1],
+             is_narrow<T>(lora.a_), workspace),
+          b_(lora.b_.dtype(), turn(lora, expert), lora.r_ * lora.b_.shape()[0], is_narrow<T>(lora.b_), workspace) {}
+    [[nodiscard]] const T* a() const { return a_.data(); }
+    [[nodiscard]] const T* b() const { return b_.data(); }
+
+   private:
+    static Index bytes(const ParameterData& parameter) { return Index(parameter.bytes()); }
+    const std::byte* turn(const ParameterLora& lora, Index expert) const {
+      if (packed_) return packed_ + expert * bytes(lora.b_) / lora.experts_;
+      PackedStack::pack_one(lora.b_, lora.experts_, lora.r_, expert, turned_.data());
+      return turned_.data();
+    }
+    const std::byte* packed_;
+    Scratch<std::byte> turned_;
+    Part a_, b_;
+  };
+
   void update_embedding(const Ids& ids, Out<T> y, T scale, Workspace* workspace) const {
+    const Values<T> a(a_, workspace);
     const Scratch<T> memory(workspace, r_);
     T* const u = memory.data();
     for (Index i = 0; i < ids.size(); ++i) {
       if (ids[i] < 0 || ids[i] >= rows_) id_out_of_range(ids[i], rows_);
-      for (Index k = 0; k < r_; ++k) u[k] = scale * data(b_)[ids[i] * r_ + k];
-      kernels::product_nn<T, T>(1, cols_, r_, u, r_, data(a_), cols_, nullptr, y.data() + i * y.outerStride(), y.outerStride(), true);
+      for (Index k = 0; k < r_; ++k) u[k] = scale * element_as<T>(b_.dtype(), b_.data(), std::size_t(ids[i] * r_ + k));
+      kernels::product_nn<T, T>(1, cols_, r_, u, r_, a.data(), cols_, nullptr, y.data() + i * y.outerStride(), y.outerStride(), true);
     }
   }
 
   [[nodiscard]] static double largest(const ParameterData& parameter) {
-    return double(kernels::largest_magnitude<T>(parameter.shape().size(), data(parameter)));
+    return double(kernels::largest_magnitude<T>(parameter.shape().size(), Values<T>(parameter).data()));
   }
-  [[nodiscard]] static const T* data(const ParameterData& parameter) { return reinterpret_cast<const T*>(parameter.data()); }
 
   LayerFacts facts_;
   Index experts_, rows_, cols_;  ///< of the weight as the layer shows it: so many matrices (rows, cols)
@@ -125,7 +163,7 @@ class ParameterLora final : public AdapterState<T> {
   bool a_spans_cols_ = true;  ///< else A belongs to the rows, and B to the columns
   bool a_meets_x_ = true;     ///< else x meets B first, and A makes the result
   ParameterData a_, b_;
-  PackedStack<T> packed_b_;
+  PackedStack packed_b_;
 };
 
 }  // namespace graft::detail
