@@ -1,16 +1,15 @@
 // LoRA on the stacked weights of a mixture of experts, as PEFT's target_parameters does it.
 #include <graft/graft.hpp>
 
-#include <algorithm>
 #include <iostream>
 #include <vector>
 
 constexpr graft::Index hidden = 6, inner = 4;
-constexpr int count = 3;
+constexpr int expert_count = 3;
 
 struct Experts {
-  graft::Adaptable<graft::Parameter<>> gate_up_proj{graft::Shape{count, 2 * inner, hidden}};  // (experts, out, in)
-  graft::Adaptable<graft::Parameter<>> down_proj{graft::Shape{count, hidden, inner}};
+  graft::Adaptable<graft::Parameter<>> gate_up_proj{graft::Shape{expert_count, 2 * inner, hidden}};  // (experts, out, in)
+  graft::Adaptable<graft::Parameter<>> down_proj{graft::Shape{expert_count, hidden, inner}};
 
   auto operator()(const auto& x, const graft::ExpertIds& experts) const {
     const auto both = gate_up_proj(x, experts);
@@ -20,7 +19,7 @@ struct Experts {
 };
 
 struct Mixture {
-  graft::Adaptable<graft::Linear<>> router{hidden, count, false};
+  graft::Adaptable<graft::Linear<>> router{hidden, expert_count, false};
   Experts experts;
 
   auto operator()(const auto& x) const {
@@ -30,15 +29,12 @@ struct Mixture {
   GRAFT_MODULE(router, experts)
 
  private:
-  static std::vector<int> best_of(const auto& logits) {
-    const auto values = [&] {
-      if constexpr (requires { logits.value(); }) return logits.value();
-      else return graft::in(logits);
-    }();
-    std::vector<int> best(std::size_t(values.rows()));
-    for (graft::Index i = 0; i < values.rows(); ++i) values.row(i).maxCoeff(&best[std::size_t(i)]);
+  static std::vector<int> best_of(const graft::Matrix<>& logits) {
+    std::vector<int> best(std::size_t(logits.rows()));
+    for (graft::Index i = 0; i < logits.rows(); ++i) logits.row(i).maxCoeff(&best[std::size_t(i)]);
     return best;
   }
+  static std::vector<int> best_of(const graft::Rows<>& logits) { return best_of(graft::Matrix<>(logits.value())); }
 };
 
 int main() {
