@@ -111,6 +111,16 @@ class InOnePiece<Parameter<T, Storage>> {
   typename Parameter<T, Storage>::ConstView view_;
 };
 
+/// What is the product of a linear layer over such a weight, a matrix or a Parameter.
+template <class Product, class W>
+inline constexpr bool is_product_over = false;
+template <class Product, MatrixLike W>
+inline constexpr bool is_product_over<Product, W> = LinearProduct<Product, compute_scalar<typename W::Scalar>, typename W::Scalar>;
+template <class Product, class T, class Storage>
+inline constexpr bool is_product_over<Product, Parameter<T, Storage>> = LinearProduct<Product, compute_scalar<T>, T>;
+template <class Product, class W>
+concept ProductOver = is_product_over<Product, W>;
+
 /// The op of a linear layer by a product, which it refers to.
 template <class W, class Product>
 auto linear_op(const ops::Linear<W>& op, const Product& product) {
@@ -119,10 +129,16 @@ auto linear_op(const ops::Linear<W>& op, const Product& product) {
 }
 }  // namespace detail
 
-/// x·Wᵀ for a Parameter or a matrix (out, in): a head that is tied to an embedding, for instance. `product`: as of a Linear.
-template <class W, class Product = KernelProduct>
-  requires(MatrixLike<W> || detail::is_parameter<W>) && (!MatrixLike<Product> && !detail::is_parameter<Product>)
-auto linear(const auto& x, const W& weight, const Product& product = {}) {
+/// x·Wᵀ for a Parameter or a matrix (out, in): a head that is tied to an embedding, for instance.
+template <class W>
+  requires MatrixLike<W> || detail::is_parameter<W>
+auto linear(const auto& x, const W& weight) {
+  const detail::InOnePiece<W> w(weight);
+  return detail::custom_linear(ops::Linear<typename detail::InOnePiece<W>::scalar>{w.data(), w.rows(), w.cols()}, x);
+}
+/// The same by another product than graft's: EigenProduct(), or a callable of the host's (linear_product.hpp).
+template <class W, detail::ProductOver<W> Product>
+auto linear(const auto& x, const W& weight, const Product& product) {
   const detail::InOnePiece<W> w(weight);
   using T = typename detail::InOnePiece<W>::scalar;
   return detail::custom_linear(detail::linear_op(ops::Linear<T>{w.data(), w.rows(), w.cols()}, product), x);
