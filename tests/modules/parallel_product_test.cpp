@@ -123,6 +123,36 @@ TEST_CASE_TEMPLATE("a product in pieces has the bits of one piece", W, float, do
   }
 }
 
+TEST_CASE_TEMPLATE("a product with a weight that is stored the other way in pieces has the bits of one piece", W, float, double,
+                   graft::bf16) {
+  using T = std::conditional_t<std::is_same_v<W, double>, double, float>;
+  struct Size {
+    Index n, out, in;
+  };
+  for (const Size& size : {Size{1, 1021, 523}, {3, 717, 1029}, {9, 1300, 513}, {50, 77, 1024}, {211, 37, 600}}) {
+    CAPTURE(size.n);
+    const auto w = weights<T, W>(size.out * size.in);
+    const Matrix<T> x = values<T>(size.n, size.in, 1);
+    Matrix<T> whole = Matrix<T>::Constant(size.n, size.out + 3, T(77)), cut = whole;
+    const auto run = [&](Matrix<T>& y, Workspace* workspace) {
+      detail::parallel_product_nn<T>(w.data(), size.out, graft::in(x), graft::out(y.data(), size.n, size.out, size.out + 3), workspace);
+    };
+    run(whole, nullptr);
+    CHECK(whole(size.n - 1, size.out) == T(77));
+    CHECK(whole(0, 0) != T(77));
+    for (const Index threads : {2, 3, 5}) {
+      CuttingHost host(threads);
+      Workspace workspace;
+      workspace.set_parallel_for(host);
+      cut.setConstant(T(77));
+      run(cut, &workspace);
+      CHECK(same_bits(cut, whole));
+      CHECK(host.pieces > 1);
+      CHECK(host.pieces <= threads);
+    }
+  }
+}
+
 TEST_CASE("a product over quantised rows in pieces has the bits of one piece") {
   for (const Index n : {1, 5, 50, 300}) {
     const Index in = n == 300 ? 517 : 1031, out = n == 300 ? 41 : 517;

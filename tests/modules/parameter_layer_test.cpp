@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "support/awkward_layers.hpp"
+#include "support/cutting_host.hpp"
 #include "support/results.hpp"
 
 using graft::Index;
@@ -114,4 +115,29 @@ TEST_CASE("what adapters know of a parameter") {
   CHECK(results::same_values(y, Matrix<float>(x * Eigen::Map<const Matrix<float>>(borrowed.numbers.data() + 24, 4, 6))));
   CHECK(graft::detail::base_tensors(borrowed).at(0).shape == Shape{2, 4, 6});
   CHECK(graft::detail::base_tensors(borrowed).at(0).key.empty());
+}
+
+TEST_CASE("a large stack is multiplied in pieces, with the same bits") {
+  const Matrix<> x = awkward::rows<float>(13, 517);
+  graft::Parameter<float> stack(Shape{2, 701, 517});
+  graft::TransposedParameter<float> turned(Shape{2, 517, 701});
+  for (Index i = 0; i < stack.size(); ++i) {
+    stack.data()[i] = float(awkward::value(i, 3));
+    turned.data()[i] = float(awkward::value(i, 4));
+  }
+  const std::vector<int> of_rows{1, 0, 1, 0, 0, 1, 0, 0, 1, 1, 1, 0, 1};
+  const auto run = [&](const auto& weight, support::CuttingHost* host) {
+    graft::Batch batch;
+    if (host) batch.set_parallel_for(*host);
+    batch.add(13);
+    return Matrix<>(graft::linear(batch.input(x), weight, graft::ExpertIds(of_rows)).value());
+  };
+  const auto check = [&](const auto& weight) {
+    support::CuttingHost host(3);
+    CHECK(results::same_bits(run(weight, &host), run(weight, nullptr)));
+    CHECK(host.calls == 2);
+    CHECK(host.pieces == 6);
+  };
+  check(stack);
+  check(turned);
 }

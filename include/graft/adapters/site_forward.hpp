@@ -8,8 +8,8 @@
 
 #include "../modules/base_weight.hpp"
 #include "../modules/layer_call.hpp"
-#include "parallel_update.hpp"
 #include "../modules/parameter_layer.hpp"
+#include "parallel_update.hpp"
 #include "selected.hpp"
 
 namespace graft::detail {

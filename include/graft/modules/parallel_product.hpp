@@ -102,4 +102,21 @@ void parallel_product(const W& w, Index ldw, const In<T>& x, const T* bias, Out<
   });
 }
 
+/// y = x·W for a weight that is stored (in, out), in such pieces.
+template <class T, class W>
+void parallel_product_nn(const W* w, Index ldw, const In<T>& x, Out<T> y, Workspace* workspace) {
+  constexpr Index columns_unit = 64, rows_unit = 24;  // lines of y, whole registers and tiles
+  const Index n = x.rows(), out = y.cols(), in = x.cols();
+  const bool by_rows = n > out;
+  const Index count = by_rows ? n : out, unit = by_rows ? rows_unit : columns_unit;
+  const Index wanted = std::min(pieces_of(workspace, double(out) * double(in) * double(n + 4)), (count + unit - 1) / unit);
+  const Index pieces = std::max(wanted, Index{1});
+  for_each_piece(workspace, pieces, [&](Index i) {
+    const Index begin = piece_begin(i, pieces, count, unit), here = piece_begin(i + 1, pieces, count, unit) - begin;
+    const Index row = by_rows ? begin : 0, column = by_rows ? 0 : begin;
+    kernels::product_nn<T, W>(by_rows ? here : n, by_rows ? out : here, in, x.data() + row * x.outerStride(), x.outerStride(), w + column,
+                              ldw, nullptr, y.data() + row * y.outerStride() + column, y.outerStride(), false);
+  });
+}
+
 }  // namespace graft::detail

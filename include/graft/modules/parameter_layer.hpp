@@ -4,7 +4,6 @@
 #include <span>
 #include <type_traits>
 
-#include "../kernels/products.hpp"
 #include "base_weight.hpp"
 #include "expert_ids.hpp"
 #include "linear.hpp"
@@ -76,12 +75,8 @@ struct ExpertLinear {
                   "graft: this weight's activations have another scalar: double for a double weight, else float");
     detail::for_each_expert(experts, stack.experts, x[0], y, false, batch.workspace, [&](Index e, const In<T>& rows, Out<T> to) {
       const W* w = weight + e * stack.rows() * ld;
-      if (stack.transposed) {
-        kernels::product_nn<T, W>(rows.rows(), stack.out, stack.in, rows.data(), rows.outerStride(), w, ld, nullptr, to.data(),
-                                  to.outerStride(), false);
-        return;
-      }
-      detail::parallel_product<T>(w, ld, rows, static_cast<const T*>(nullptr), to, batch.workspace);
+      if (stack.transposed) detail::parallel_product_nn<T>(w, ld, rows, to, batch.workspace);
+      else detail::parallel_product<T>(w, ld, rows, static_cast<const T*>(nullptr), to, batch.workspace);
     });
   }
 };
