@@ -1,6 +1,5 @@
 #include <doctest/doctest.h>
 
-#include <cmath>
 #include <graft/tensor/init.hpp>
 #include <vector>
 
@@ -15,22 +14,6 @@ std::vector<double> values_of(const ParameterData& parameter) {
   for (graft::Index i = 0; i < parameter.shape().size(); ++i)
     values.push_back(graft::element_as<double>(parameter.dtype(), parameter.data(), std::size_t(i)));
   return values;
-}
-std::vector<double> uniform(std::uint64_t seed, std::string_view name, graft::Index count, Dtype dtype = Dtype::f64) {
-  ParameterData parameter(dtype, {count});
-  graft::fill_uniform(parameter, {seed, name}, 0.5);
-  return values_of(parameter);
-}
-std::vector<double> normal(std::uint64_t seed, std::string_view name, graft::Index count, double deviation) {
-  ParameterData parameter(Dtype::f64, {count});
-  graft::fill_normal(parameter, {seed, name}, deviation);
-  return values_of(parameter);
-}
-/// The mean of the values' powers.
-double moment(const std::vector<double>& values, int power) {
-  double sum = 0;
-  for (const double value : values) sum += std::pow(value, power);
-  return sum / double(values.size());
 }
 }  // namespace
 
@@ -54,42 +37,16 @@ TEST_CASE("unit numbers are in [0, 1)") {
   static_assert(graft::detail::unit(1u << 31, 0) == 0.5);
 }
 
-TEST_CASE("values depend on seed, name and index alone") {
-  const auto some = uniform(7, "q.lora_A", 5), more = uniform(7, "q.lora_A", 13);
-  CHECK(std::equal(some.begin(), some.end(), more.begin()));
-  CHECK(uniform(8, "q.lora_A", 5) != some);
-  CHECK(uniform(7, "k.lora_A", 5) != some);
-  CHECK(uniform(7, "q.lora_A", 5) == some);
-}
-
-TEST_CASE("uniform values fill [-bound, bound)") {
-  const auto values = uniform(3, "w", 40000);
-  for (const double value : values) {
-    REQUIRE(value >= -0.5);
-    REQUIRE(value < 0.5);
-  }
-  // standard errors: 0.0014 of the mean, 0.0004 of the mean square 1/12
-  CHECK(std::abs(moment(values, 1)) < 0.006);
-  CHECK(std::abs(moment(values, 2) - 1.0 / 12) < 0.002);
-}
-
-TEST_CASE("normal values have the deviation and the tails") {
-  const auto values = normal(3, "w", 40000, 0.02);
-  CHECK(std::abs(moment(values, 1)) < 0.0004);
-  CHECK(std::abs(moment(values, 2) / 4e-4 - 1) < 0.03);
-  CHECK(std::abs(moment(values, 3) / 8e-6) < 0.05);
-  CHECK(std::abs(moment(values, 4) / 16e-8 - 3) < 0.2);
-  for (const double value : values) REQUIRE(std::isfinite(value));
-}
-
-TEST_CASE("narrow parameters hold the same values, rounded once") {
-  const auto exact = uniform(3, "w", 100);
-  const auto floats = uniform(3, "w", 100, Dtype::f32), halves = uniform(3, "w", 100, Dtype::bf16);
-  for (std::size_t i = 0; i < exact.size(); ++i) {
-    CHECK(floats[i] == double(float(exact[i])));
-    CHECK(halves[i] == double(float(graft::bf16(float(exact[i])))));
-  }
-  CHECK(uniform(3, "w", 100, Dtype::f16)[0] == double(float(graft::f16(float(exact[0])))));
+TEST_CASE("every element has two numbers of its own, by seed, name and index") {
+  std::vector<std::array<double, 2>> drawn;
+  graft::detail::for_each_random({7, "q"}, 3, [&](graft::Index i, auto u) {
+    CHECK(i == graft::Index(drawn.size()));
+    drawn.push_back(u);
+  });
+  REQUIRE(drawn.size() == 3);
+  const auto words = graft::detail::philox(7, 2, graft::detail::stream_of("q"));
+  CHECK(drawn[2] == std::array<double, 2>{graft::detail::unit(words[0], words[1]), graft::detail::unit(words[2], words[3])});
+  CHECK(drawn[1] != drawn[2]);
 }
 
 TEST_CASE("a constant stands everywhere, and borrowed memory is left alone") {
@@ -102,5 +59,5 @@ TEST_CASE("a constant stands everywhere, and borrowed memory is left alone") {
   CHECK(values_of(parameter) == std::vector<double>{0, 0});
   CHECK(memory == std::vector<float>{5, 5});
   ParameterData empty(Dtype::f32, {0, 3});
-  CHECK_NOTHROW(graft::fill_normal(empty, {1, "w"}, 1));
+  CHECK_NOTHROW(graft::fill_constant(empty, 1));
 }

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include <unistd.h>
 
@@ -103,6 +104,24 @@ void injecting(Context& context) {
   }
 }
 
+/// What an adapter's A starts from, against the plain loop that defines the values.
+void random_values(Context& context) {
+  constexpr graft::Index count = 1 << 20;
+  Row row{.name = "a million uniform values"};
+  graft::ParameterData values(graft::Dtype::f32, {count});
+  std::vector<float> plain(std::size_t{count});
+  Race race;
+  race.add("ours", [&] { graft::fill_uniform(values, {7, "lora_A"}, 0.1); });
+  race.add("plain loop", [&] {
+    graft::detail::for_each_random({7, "lora_A"}, count, [&](graft::Index i, auto u) { plain[std::size_t(i)] = float((2 * u[0] - 1) * 0.1); });
+  });
+  race.run(context.effort());
+  row.ours = race["ours"];
+  row.beside = {race.beside("plain loop")};
+  row.gates.push_back({.goal = "random values", .what = "ours / plain loop", .target = 0.5, .value = race["ours"] / race["plain loop"]});
+  context.report.row(row);
+}
+
 void with_others_attached(Context& context) {
   for (const int attached : {1, 100, 1000}) {
     Row row{.name = "224 sites r=64, on meta, the adapter after " + std::to_string(attached)};
@@ -164,6 +183,7 @@ void files(Context& context) {
 
 void injection_and_load(Context& context) {
   context.report.area("injection", "Injection into the 224 linear layers of a 7B Llama, and an adapter file of 640 MB");
+  random_values(context);
   injecting(context);
   with_others_attached(context);
   files(context);

@@ -9,6 +9,7 @@
 #include "../kernels/low_rank.hpp"
 #include "../kernels/merge.hpp"
 #include "../modules/conv_geometry.hpp"
+#include "../modules/random_fill.hpp"
 #include "adapter.hpp"
 #include "narrow.hpp"
 #include "packed_b.hpp"

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "../kernels/elementwise.hpp"
+#include "../modules/random_fill.hpp"
 #include "adapter.hpp"
 #include "narrow.hpp"
 

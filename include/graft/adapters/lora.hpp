@@ -13,6 +13,7 @@
 #include "../kernels/transpose.hpp"
 #include "../modules/conv_geometry.hpp"
 #include "../modules/embedding.hpp"
+#include "../modules/random_fill.hpp"
 #include "adapter.hpp"
 #include "dora.hpp"
 #include "init_scheme.hpp"

@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "../adapters/set_aside.hpp"
 #include "../core/fixed_string.hpp"
 #include "../modules/paths.hpp"
 #include "merged.hpp"
@@ -102,10 +103,16 @@ inline void tie_tokens(const ModelSites& model, const NewSiteAdapters& adapters)
     }
     return *adapters[std::size_t(place[site])].second;
   };
+  std::vector<AnyAdapterState*> eager;
   for (const auto& [site, adapter] : plan.adapted) {
     SiteAdapter& here = at(site);
     here.state = model.sites[site]->make_state(plan.config, adapter);
     here.depth = adapter.depth;
+    if (!adapter.low_cpu_mem_usage) eager.push_back(here.state.get());
+  }
+  set_memory_aside(eager);
+  for (const auto& [site, adapter] : plan.adapted) {
+    SiteAdapter& here = at(site);
     start_from_base(*model.sites[site], plan.config, adapter, *here.state);
     if (!adapter.low_cpu_mem_usage) model.sites[site]->initialise(*here.state, adapter.seed);
   }

@@ -6,9 +6,9 @@
 #include <string_view>
 #include <type_traits>
 
-#include "../tensor/init.hpp"
 #include "layer_traits.hpp"
 #include "parameters.hpp"
+#include "random_fill.hpp"
 #include "visit.hpp"
 
 namespace graft {

@@ -2,9 +2,7 @@
 
 #include <array>
 #include <bit>
-#include <cmath>
 #include <cstdint>
-#include <numbers>
 #include <string_view>
 
 #include "parameter.hpp"
@@ -79,20 +77,6 @@ void fill_parameter(ParameterData& parameter, Fill fill) {
 }
 }  // namespace detail
 
-/// Uniform values in [-bound, bound): torch's `kaiming_uniform_(a=√5)` for bound = 1/√fan_in.
-inline void fill_uniform(ParameterData& parameter, const Seed& seed, double bound) {
-  detail::fill_parameter(parameter, [&](auto store) {
-    detail::for_each_random(seed, parameter.shape().size(), [&](Index i, auto u) { store(i, (2 * u[0] - 1) * bound); });
-  });
-}
-/// Normal values (Box and Muller, Ann. Math. Statist. 29, 1958).
-inline void fill_normal(ParameterData& parameter, const Seed& seed, double deviation) {
-  detail::fill_parameter(parameter, [&](auto store) {
-    detail::for_each_random(seed, parameter.shape().size(), [&](Index i, auto u) {
-      store(i, deviation * std::sqrt(-2 * std::log1p(-u[0])) * std::cos(2 * std::numbers::pi * u[1]));
-    });
-  });
-}
 /// One value everywhere.
 inline void fill_constant(ParameterData& parameter, double value) {
   detail::fill_parameter(parameter, [&](auto store) {

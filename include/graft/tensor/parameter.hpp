@@ -2,16 +2,15 @@
 
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <new>
 #include <string>
 #include <utility>
 
 #include "../core/dtype.hpp"
 #include "matrix.hpp"
 #include "state_dict.hpp"
+#include "zeroed.hpp"
 
 namespace graft {
 
@@ -21,19 +20,6 @@ struct mapped {};  ///< borrows somebody else's: a mapped file, an engine's buff
 struct lazy {};    ///< the meta placeholder: shape and dtype now, memory when it is loaded or initialised
 
 namespace detail {
-/// Zeroed memory that costs nothing until it is touched.
-inline std::shared_ptr<std::byte> zeroed(std::size_t bytes) {
-  auto* memory = static_cast<std::byte*>(std::calloc(bytes ? bytes : 1, 1));
-  if (!memory) {
-#if defined(__cpp_exceptions)
-    throw std::bad_alloc();
-#else
-    std::abort();
-#endif
-  }
-  return {memory, [](std::byte* p) { std::free(p); }};
-}
-
 /// A counter of writes, which parameters on one memory share.
 class WriteStamp {
  public:
@@ -102,6 +88,7 @@ class ParameterData {
     data_ = other.data_;
     stamp_ = other.stamp_;
     if (data_ && !borrowed_) own_copy();
+    if (!data_) owner_ = nullptr;  // what was set aside is the other's
     return *this;
   }
 
@@ -127,11 +114,15 @@ class ParameterData {
   /// Whether such a view may exist: `version()` then does not tell of every write.
   [[nodiscard]] bool is_viewed() const { return stamp_.is_viewed(); }
 
+  /// Lets the next `allocate` take this memory, which is zeroed and large enough. For parameters without memory.
+  void set_aside(std::shared_ptr<void> memory) {
+    if (!data_) owner_ = std::move(memory);
+  }
   /// Zeroed memory of its own; what it held is gone.
   void allocate() {
     touch();
     stamp_.clear_viewed();
-    owner_ = detail::zeroed(bytes());
+    if (data_ || !owner_) owner_ = detail::zeroed(bytes());
     data_ = static_cast<std::byte*>(owner_.get());
     borrowed_ = false;
   }
@@ -144,14 +135,14 @@ class ParameterData {
     touch();
     stamp_.clear_viewed();
     data_ = data;
-    owner_ = std::move(owner);
+    owner_ = data ? std::move(owner) : nullptr;
     borrowed_ = true;
   }
   /// The same memory under another parameter: a write through one is seen by the other.
   [[nodiscard]] ParameterData share() const {
     ParameterData same(dtype_, shape_);
     same.data_ = data_;
-    same.owner_ = owner_;
+    if (data_) same.owner_ = owner_;
     same.borrowed_ = borrowed_;  // owned by both: a copy of either owns its bytes, a load writes in place
     same.requires_grad_ = requires_grad_;
     same.stamp_ = stamp_.share();

@@ -1,0 +1,25 @@
+#pragma once
+
+#include "vector.hpp"
+
+#define GRAFT_KERNELS "random.inc"
+#include "for_each_isa.inc"
+
+/// Random numbers that depend on (key, stream, counter) alone: Philox4x32-10, a counter for every value. They have the same
+/// bits in every instruction set.
+namespace graft::kernels {
+inline namespace GRAFT_BUILD {
+
+/// y[i] = (2 u - 1) * bound, u uniform in [0, 1) of the counter first + i, rounded once to T.
+template <class T>
+void random_uniform(std::uint64_t key, std::uint64_t stream, std::uint64_t first, std::ptrdiff_t count, double bound, T* y) {
+  GRAFT_DISPATCH(random_uniform<T>(key, stream, first, count, bound, y));
+}
+
+/// Two numbers in [0, 1) of each counter: u[i] as random_uniform takes it, and v[i].
+inline void random_units(std::uint64_t key, std::uint64_t stream, std::uint64_t first, std::ptrdiff_t count, double* u, double* v) {
+  GRAFT_DISPATCH(random_units(key, stream, first, count, u, v));
+}
+
+}  // namespace GRAFT_BUILD
+}  // namespace graft::kernels
