@@ -105,6 +105,14 @@ struct Mixture {
   GRAFT_MODULE(experts)
 };
 
+template <class T>
+struct Attentive {
+  Adaptable<graft::MultiheadAttention<T>> attn{width, 3}, cross{width, 4};
+  Attentive() { graft::initialise(*this, 5); }
+  auto operator()(const auto& x) const { return cross(attn(x, {.causal = true, .layer = 0}), x, x); }
+  GRAFT_MODULE(attn, cross)
+};
+
 template <class M>
 void inject_all_methods(M& model) {
   graft::inject_adapter_in_model(graft::LoraConfig{.r = 3, .bias = graft::Bias::lora_only, .target_modules = {"q", "v", "embedding"},
@@ -335,5 +343,22 @@ TEST_CASE("a pass of a mixture of experts on rows") {
     y = model(batch.input(x)).value();
   };
   CHECK(when_warm(pass) == 0);
+
+TEST_CASE_TEMPLATE("attentions with a packed projection on rows", T, float, graft::bf16) {
+  using S = graft::compute_scalar<T>;
+  Attentive<T> model;
+  const graft::LoraConfig config{.r = 3, .target_modules = {"attn", "cross"}, .init_lora_weights = false};
+  for (const char* name : {"a", "b"}) (void)graft::inject_adapter_in_model(config, model, name);
+  KvCache<S> cache(1, width, 3);
+  Batch batch;
+  const Matrix<S> x = support::ramp<S>(6, width, 1);
+  Matrix<S> y(6, width);
+  const AdapterSelection both = graft::select(model, {{"a", 0.5}, {"b", 1}});
+  CHECK(when_warm([&] {
+          cache.truncate(0);
+          batch.clear();
+          batch.add(2, both).add(1, graft::base_only()).add(3, {}, &cache);
+          y = model(batch.input(x)).value();
+        }) == 0);
   CHECK(y.allFinite());
 }

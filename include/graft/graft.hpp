@@ -20,6 +20,7 @@
 #include "modules/embedding.hpp"
 #include "modules/initialise.hpp"
 #include "modules/linear.hpp"
+#include "modules/multihead_attention.hpp"
 #include "modules/norm.hpp"
 #include "modules/ops.hpp"
 #include "modules/parameter_layer.hpp"

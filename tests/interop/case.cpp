@@ -26,6 +26,7 @@ Reply run_case(const Case& one, graft::Dtype scalar) {
   if (type == "mlp") return run_mlp(one, scalar);
   if (type == "decoder") return run_decoder(one, scalar);
   if (type == "experts") return run_experts(one, scalar);
+  if (type == "attentive") return run_attentive(one, scalar);
   if (type == "conv") return run_conv(one, scalar);
   return run_user(one, scalar);
 }

@@ -43,6 +43,7 @@ std::vector<graft::Dtype> scalars(const Case& one);
 // The families of models: each is a translation unit of its own.
 Reply run_mlp(const Case& one, graft::Dtype scalar);
 Reply run_decoder(const Case& one, graft::Dtype scalar);
+Reply run_attentive(const Case& one, graft::Dtype scalar);
 Reply run_user(const Case& one, graft::Dtype scalar);
 Reply run_conv(const Case& one, graft::Dtype scalar);
 Reply run_experts(const Case& one, graft::Dtype scalar);

@@ -21,6 +21,11 @@ def transposed(seed):
     return cases.model("transposed", {"in": 5, "hidden": 7, "out": 3}, seed, rows=3)
 
 
+def attentive(seed, dtype="f32", bias=True, causal=False, heads=2, **more):
+    sizes = {"in": 5, "hidden": 6, "heads": heads, "out": 3, "bias": bias, "causal": causal}
+    return cases.model("attentive", sizes, seed, dtype, rows=7, **more)
+
+
 def user(seed, bias=True):
     return cases.model("user", {"vocabulary": 11, "hidden": 5, "out": 3, "bias": bias}, seed, rows=4)
 
@@ -288,4 +293,20 @@ def all_cases():
     add(low_level, "lora_parameters_bare_meta", experts, lora(four, style="bare"), True)
     add(fresh, "lora_parameters_fresh", experts, lora(with_fc | sizes, style="bare"))
     add(fresh, "lora_parameters_fresh_four", of(experts, transposed=True), lora(four, "alice", style="bare"), "file")
+
+    # torch's MultiheadAttention, with seeds of its own
+    seed[0] = 8000
+    attn = {"target_modules": ["self_attn", "cross_attn"]}
+    add(loaded, "lora_attention", attentive, lora(attn))
+    add(loaded, "lora_attention_batch", of(attentive, input_shape=[2, 4, 5], causal=True, heads=3), lora(attn | {"use_rslora": True, "r": 3}), mapped=True)
+    patterns = {"rank_pattern": {"self_attn": 3}, "alpha_pattern": {"cross_attn": 7}, "lora_dropout": 0.25, "bias": "lora_only"}
+    add(loaded, "lora_attention_patterns", of(attentive, bias=True), lora(attn | patterns, "alice"))
+    add(loaded, "lora_attention_no_bias", of(attentive, bias=False, causal=True), lora({"target_modules": ["self_attn", "head"]}))
+    saved = {"target_modules": ["fc", "self_attn"], "modules_to_save": ["cross_attn"]}
+    add(loaded, "lora_attention_saved_whole", attentive, lora(saved | {"bias": "all"}))
+    add(loaded, "lora_attention_base_bf16", of(attentive, "bf16"), lora(attn))
+    add(several, "lora_attention_two", of(attentive, "f64"), [lora(attn), lora({"target_modules": ["cross_attn", "fc"], "r": 3}, "b")], True, 0.3)
+    add(low_level, "lora_attention_bare", attentive, lora(attn, style="bare"), True, source="struct", bare=True)
+    add(low_level, "lora_attention_from_keys", attentive, lora(attn | {"r": 3}, style="bare"), from_state_dict=True, targets=[])
+    add(fresh, "lora_attention_fresh", attentive, lora({"target_modules": ["fc", "self_attn"]}, style="bare"), "file", bare=True)
     return made

@@ -111,6 +111,29 @@ struct Decoder {
   GRAFT_MODULE(model, lm_head)
 };
 
+/// torch's own attention, to itself and to what another layer remembers.
+template <class T, class W = T>
+struct Attentive {
+  graft::Adaptable<graft::Linear<W>> fc, memory;
+  graft::Adaptable<graft::MultiheadAttention<W>> self_attn, cross_attn;
+  graft::Adaptable<graft::Linear<W>> head;
+  bool causal;
+
+  explicit Attentive(const Sizes& s)
+      : fc(index(s, "in"), index(s, "hidden")),
+        memory(index(s, "in"), index(s, "hidden")),
+        self_attn(index(s, "hidden"), index(s, "heads"), s.at("bias").get<bool>()),
+        cross_attn(index(s, "hidden"), index(s, "heads"), s.at("bias").get<bool>()),
+        head(index(s, "hidden"), index(s, "out")),
+        causal(s.at("causal").get<bool>()) {}
+  auto operator()(const auto& x) const {
+    const auto start = graft::tanh(fc(x)), remembered = graft::tanh(memory(x));
+    const auto h = graft::add(start, self_attn(start, graft::AttendOptions{.causal = causal}));
+    return head(graft::add(h, cross_attn(h, remembered, remembered)));
+  }
+  GRAFT_MODULE(fc, memory, self_attn, cross_attn, head)
+};
+
 template <int N>
 graft::ConvOptions<N> conv_options(const Sizes& s) {
   const auto axes = [&](const char* name) { return s.at(name).template get<std::array<Index, std::size_t(N)>>(); };

@@ -230,7 +230,7 @@ def matched_names(model, adapter):
         if not is_target(module) or adapter not in adapters_of(module):
             continue
         if not isinstance(module, ParamWrapper):
-            names.append(path)
+            names.append(path.replace(".base_layer.", "."))  # an attention's output projection
             continue
         owner = path.replace(".base_layer", "")
         at = len(names) if owner != last else at  # the outermost comes first, and was wrapped last

@@ -47,6 +47,14 @@ class Draw:
         dtype = self.one("f32", "f32", "f32", "f64", "bf16")
         return cases.model("decoder", sizes, self.seed(), dtype, rows=self.r.randint(1, 9))
 
+    def attentive(self):
+        sizes = {**self.sizes("in", "out"), "heads": self.r.randint(1, 5), "bias": self.chance(0.7), "causal": self.chance(0.5)}
+        sizes["hidden"] = sizes["heads"] * self.one(2, 3, 4, 5)
+        one = cases.model("attentive", sizes, self.seed(), self.one("f32", "f32", "f64", "bf16"), rows=self.r.randint(1, 9))
+        if one["dtype"] != "bf16" and self.chance(0.4):
+            one["input_shape"] = [self.r.randint(1, 3), self.r.randint(1, 7), sizes["in"]]
+        return one
+
     def transposed(self):
         sizes = self.sizes("in", "hidden", "out")
         return cases.model("transposed", sizes, self.seed(), self.one("f32", "f32", "f64"), rows=self.r.randint(1, 9))
@@ -126,6 +134,14 @@ class Draw:
         first = targets["target_modules"][0]
         targets["exclude_modules"] = self.one([first], [f"layers.{last}.mlp.up_proj", first], rf".*\.{first}")
         return targets, ["lm_head", "embed_tokens"]
+
+    def attentive_targets(self):
+        """Without all-linear, which means the output projections by themselves: PEFT leaves such adapters out."""
+        names = ["self_attn", "cross_attn", "fc", "memory", "head"]
+        if self.chance(0.3):
+            return {"target_modules": self.one(r"(self|cross)_attn", r".*_attn", "(fc|self_attn)")}, ["head", "memory"]
+        targets = self.some(names)
+        return {"target_modules": targets}, [n for n in ("cross_attn", "self_attn", "head") if n not in targets]
 
     def conv_targets(self, method, sizes):
         """Where PEFT's adapter follows the base layer: LoRA's has neither dilation nor padding mode, AdaLoRA's no groups."""
@@ -257,6 +273,9 @@ class Draw:
                     left = [n for n in ["lm_head"] if n not in targets["target_modules"]]
                 leaves = ["q_proj", "v_proj", "up_proj"] + (["embed_tokens"] if embedding else [])
                 embedding = embedding or "embed_tokens" in targets["target_modules"]
+            elif kind == "attentive":
+                targets, left = self.attentive_targets()
+                leaves = ["self_attn", "cross_attn", "fc"]
             elif kind == "transposed":
                 targets, leaves = {"target_modules": self.some(["c_fc", "c_proj"])}, ["c_fc", "c_proj"]
                 left = [n for n in leaves if n not in targets["target_modules"]]
@@ -272,16 +291,18 @@ class Draw:
                 targets = {"target_modules": names}
             if method == "lora":
                 config = self.lora(targets, leaves, embedding, even="conv" in kind)
+                if kind == "attentive":
+                    config.pop("lora_bias", None)  # PEFT makes one and leaves it out of the forward, and graft refuses
                 # a lookup with max_norm changes the weight whose norms DoRA takes, in torch
                 shapes = [s for s in model["sizes"].values() if isinstance(s, dict)]
                 grouped = any(s["groups"] > 1 for s in shapes)
-                if not (config.get("lora_bias") or grouped or model["sizes"].get("max_norm")) and self.chance(0.25):
+                if not (config.get("lora_bias") or kind == "attentive" or grouped or model["sizes"].get("max_norm")) and self.chance(0.25):
                     config["use_dora"] = True
             elif method == "adalora":
                 config = self.adalora(targets)
             else:
                 config = self.ia3(targets, leaves)
-            if self.chance(0.5 if kind == "transposed" else 0.05):  # only a transposed layer can have it
+            if self.chance(0.5 if kind == "transposed" else 0.05) and kind != "attentive":  # only a transposed layer can have it
                 config["fan_in_fan_out"] = True
             config = self.aux(config, left, many)
             if method == "lora" and kind == "decoder" and not (many or embedding) and self.chance(0.3):
@@ -293,7 +314,7 @@ class Draw:
         elif kind == "user_conv":
             model = self.conv_net(2, any_options=method != "lora", user=True)
         else:
-            model = {"mlp": self.mlp, "decoder": self.decoder, "embedding": self.decoder, "transposed": self.transposed, "user": self.user}[kind]()
+            model = {"mlp": self.mlp, "attentive": self.attentive, "decoder": self.decoder, "embedding": self.decoder, "transposed": self.transposed, "user": self.user}[kind]()
         return self.style(category, name, model, method.upper(), configured(), configured if many else None)
 
 
@@ -343,6 +364,7 @@ CATEGORIES = (
     ["lora/mlp"] * 6
     + ["lora/decoder"] * 6
     + ["lora/embedding"] * 3
+    + ["lora/attentive"] * 3
     + ["lora/transposed"] * 2
     + ["lora/conv1", "lora/conv2", "lora/conv2", "lora/conv3"]
     + ["lora/user", "lora/user", "lora/user_conv"]

@@ -109,6 +109,28 @@ class TiedDecoder(Decoder):
         return self.lm_head
 
 
+class Attentive(nn.Module):
+    """torch's own attention, to itself and to what another layer remembers."""
+
+    def __init__(self, sizes):
+        super().__init__()
+        hidden, options = sizes["hidden"], {"bias": sizes["bias"], "batch_first": True}
+        self.fc = nn.Linear(sizes["in"], hidden)
+        self.memory = nn.Linear(sizes["in"], hidden)
+        self.self_attn = nn.MultiheadAttention(hidden, sizes["heads"], **options)
+        self.cross_attn = nn.MultiheadAttention(hidden, sizes["heads"], **options)
+        self.head = nn.Linear(hidden, sizes["out"])
+        self.causal = sizes["causal"]
+
+    def forward(self, x):
+        h, memory = torch.tanh(self.fc(x)), torch.tanh(self.memory(x))
+        rows = x.shape[-2]
+        unseen = torch.ones(rows, rows, dtype=torch.bool).triu(1) if self.causal else None
+        h = h + self.self_attn(h, h, h, attn_mask=unseen, need_weights=False)[0]
+        h = h + self.cross_attn(h, memory, memory, need_weights=False)[0]
+        return self.head(h)
+
+
 class Transposed(nn.Module):
     """transformers' Conv1D, whose weight is (in, out)."""
 
@@ -233,6 +255,7 @@ TYPES = {
     "experts": Router,
     "mlp": Mlp,
     "decoder": Decoder,
+    "attentive": Attentive,
     "transposed": Transposed,
     "user": UserModel,
     "conv": ConvNet,
@@ -264,7 +287,7 @@ def build(model):
     if dtype == torch.float64:
         return twin.double().eval()
     for module in twin.modules():
-        if isinstance(module, (nn.Linear, nn.Embedding, *CONVS.values())):
+        if isinstance(module, (nn.Linear, nn.Embedding, nn.MultiheadAttention, *CONVS.values())):
             module.to(dtype)
     return twin.eval()
 

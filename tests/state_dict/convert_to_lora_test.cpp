@@ -12,6 +12,16 @@ using Strings = std::vector<std::string>;
 
 namespace {
 
+struct Attentive {
+  graft::Adaptable<graft::MultiheadAttention<double>> attn{15, 5};
+  Attentive() {
+    awkward::fill<double>(attn->in_proj_weight.untyped(), 1);
+    awkward::fill<double>(attn->out_proj->weight.untyped(), 2);
+  }
+  auto operator()(const auto& x) const { return attn(x); }
+  GRAFT_MODULE(attn)
+};
+
 /// Converts the adapters that are active to full rank: the outputs stay.
 template <class Case>
 void is_exact(const std::string& what, auto&& inject, Strings names, graft::RankOrShare rank) {
@@ -106,4 +116,26 @@ TEST_CASE("a rank that does not fit, a share that is none, and adapters without 
   refused(adapter, "nobody", "z", 2);
   refused(adapter, "default", "bias", 2);
   refused(adapter, "bias", "z", 2);
+}
+
+TEST_CASE("an attention and its output projection are converted to one rank") {
+  for (const graft::RankOrShare rank : {graft::RankOrShare(5), graft::RankOrShare(1.0)}) {
+    Attentive net;
+    const graft::Matrix<double> x = awkward::rows<double>(6, 15);
+    trained::inject(LoraConfig{.r = 2, .lora_alpha = 7, .target_modules = {"attn"}}, net, "a", 20);
+    trained::inject(LoraConfig{.r = 3, .lora_alpha = 2, .target_modules = {"attn"}}, net, "b", 21);
+    for (const char* letter : {"A", "B"})  // rank 1 there, 5 at the packed projection
+      for (graft::Index i = 1; i < 3; ++i) {
+        auto of_b = net.attn->out_proj.parameter("b", std::string("lora_") + letter).view<double>();
+        if (*letter == 'A') of_b.row(i).setZero();
+      }
+    graft::set_adapter(net, {"a", "b"});
+    const auto expected = net(x);
+    REQUIRE_FALSE(results::same_values(expected, Attentive{}(x)));
+    (void)graft::convert_to_lora(net, {"a", "b"}, "z", rank);
+    graft::set_adapter(net, "z");
+    CHECK(results::same_values(net(x), expected));
+    CHECK(net.attn.parameter("z", "lora_A").shape()[0] == 5);
+    CHECK(net.attn->out_proj.parameter("z", "lora_A").shape()[0] == 5);
+  }
 }

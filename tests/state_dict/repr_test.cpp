@@ -26,6 +26,11 @@ struct MLP {
   GRAFT_MODULE(lin0, lin1)
 };
 
+struct MLPWithAttention : MLP {
+  Adaptable<graft::MultiheadAttention<>> m{6, 2};
+  GRAFT_MODULE_FROM(MLP, m)
+};
+
 struct Block {
   Adaptable<graft::Linear<>> q{4, 4};
   graft::ReLU act;
@@ -134,6 +139,26 @@ TEST_CASE("LoRA at a convolution: A has the base's kernel, stride and padding, B
                  lora()) == tree("conv2d with same"));
   CHECK(injected(graft::Conv2d<>(4, 6, {.kernel = 3}), LoraConfig{.r = 2, .lora_bias = true}) == tree("conv2d with lora_bias"));
   CHECK(injected(graft::Conv3d<>(5, 7, {.kernel = {3, 1, 2}, .dilation = {1, 2, 1}}), lora()) == tree("conv3d"));
+}
+
+TEST_CASE("LoRA at an attention is around its output projection too") {
+  One<graft::MultiheadAttention<>> model{{6, 2, false}};
+  const One<graft::MultiheadAttention<>> plain = model;
+  inject(model, LoraConfig{.r = 2, .lora_dropout = 0.1});
+  CHECK(graft::repr(model) == tree("attention"));
+  One<graft::MultiheadAttention<>> two = plain;
+  inject(two, lora());
+  inject(two, lora(4), {"m"}, "b");
+  CHECK(graft::repr(two.m) == tree("attention of two"));
+  CHECK(graft::repr(One<graft::MultiheadAttention<>>(two).m) == tree("attention of two"));
+  One<graft::MultiheadAttention<>> out = plain;
+  inject(out, lora(), {"out_proj"});
+  CHECK(graft::repr(out.m) == tree("attention whose output projection is a target"));
+  MLPWithAttention saved;
+  LoraConfig config = lora();
+  config.modules_to_save = {"m"};
+  inject(saved, config, {"lin0"});
+  CHECK(graft::repr(saved.m) == tree("attention that is saved whole"));
 }
 
 TEST_CASE("AdaLoRA prints as PEFT's") {

@@ -14,8 +14,40 @@
 
 namespace graft {
 
+struct AttendOptions;
 template <class T>
 struct SiteAccess;
+template <class L, class... As>
+class Adapted;
+
+namespace detail {
+/// What a site holds, and the part of it that its adapters see: the layer; of an attention its packed projection, while the
+/// output projection inside of it becomes a site too.
+template <class L, class... As>
+struct SiteLayer {
+  using held = L;
+  using adapted = L;
+};
+template <class L, class... As>
+  requires(is_attention<L> && sizeof...(As) > 0)
+struct SiteLayer<L, As...> {
+  using held = typename traits_of<L>::template with_out_projection<Adapted<typename traits_of<L>::out_projection, As...>>;
+  using adapted = typename traits_of<L>::packed_projection;
+};
+
+/// Projects rows of a packed layer, with its site's adapters.
+template <class P>
+struct SiteProjection {
+  const P& layer;
+  const SiteTable* table;
+  auto operator()(const auto& x, Index begin, Index count) const {
+    const ProjectionSlice<P> slice{&layer, begin, count};
+    return SiteDoor<ProjectionSlice<P>>{slice, table}.forward(x);
+  }
+};
+template <class A>
+inline constexpr bool supports_packed = requires { requires A::supports_packed; };
+}  // namespace detail
 
 /// A layer with room for adapters: the only wrapper in graft. `As…` is the closed list of what it permits;
 /// an empty list is exactly the layer. Nothing injected costs one pointer and one test of it.
@@ -27,21 +59,24 @@ class Adapted {
   static_assert(detail::has_layer_traits<L>,
                 "graft: no graft::layer_traits for this layer: specialise it with kind, scalar and its sizes "
                 "(linear: in_features, out_features)");
+  static_assert(!detail::is_attention<L> || sizeof...(As) > 0, "graft: an attention without room for adapters is declared as itself");
+  using Held = typename detail::SiteLayer<L, As...>::held;
 
  public:
   using layer_type = L;
+  using held_type = Held;
 
   /// Builds the layer from its own arguments.
   template <class... Arguments>
-    requires(std::constructible_from<L, Arguments...> &&
+    requires(std::constructible_from<Held, Arguments...> &&
              !(sizeof...(Arguments) == 1 && (std::same_as<std::remove_cvref_t<Arguments>, Adapted> && ...)))
   Adapted(Arguments&&... arguments) : base_layer_(std::forward<Arguments>(arguments)...) {}
 
   Adapted(const Adapted& other)
-    requires std::copy_constructible<L>
+    requires std::copy_constructible<Held>
       : base_layer_(other.base_layer_), table_(other.copy_of_table()) {}
   Adapted& operator=(const Adapted& other)
-    requires std::copy_constructible<L>
+    requires std::copy_constructible<Held>
   {
     if (this != &other) *this = Adapted(other);
     return *this;
@@ -50,31 +85,61 @@ class Adapted {
   Adapted& operator=(Adapted&&) noexcept = default;
   ~Adapted() = default;
 
-  [[nodiscard]] L& base_layer() { return base_layer_; }
-  [[nodiscard]] const L& base_layer() const { return base_layer_; }
-  L* operator->() { return &base_layer_; }
-  const L* operator->() const { return &base_layer_; }
+  /// The layer; of an attention with the output projection as a site of its own.
+  [[nodiscard]] Held& base_layer() { return base_layer_; }
+  [[nodiscard]] const Held& base_layer() const { return base_layer_; }
+  Held* operator->() { return &base_layer_; }
+  const Held* operator->() const { return &base_layer_; }
 
   /// Whether an adapter of this kind may be injected here.
   template <class A>
-  static constexpr bool permits = (std::same_as<A, As> || ...) && A::supports(detail::traits_of<L>::kind);
+  static constexpr bool permits = (std::same_as<A, As> || ...) && A::supports(detail::traits_of<L>::kind) &&
+                                  (!detail::is_attention<L> || detail::supports_packed<A>);
 
   /// The layer with the active adapters; with the batch's own where Rows or Tokens come in.
-  auto operator()(const auto& x) const { return door().forward(x); }
+  auto operator()(const auto& x) const {
+    if constexpr (detail::is_attention<L>) return base_layer_.attend(projection(), x);
+    else return door().forward(x);
+  }
+  /// An attention's other calls: its `attend` with the same arguments.
+  auto operator()(const auto& x, const AttendOptions& options) const
+    requires detail::is_attention<L>
+  {
+    return base_layer_.attend(projection(), x, options);
+  }
+  auto operator()(const auto& query, const auto& key, const auto& value) const
+    requires detail::is_attention<L>
+  {
+    return base_layer_.attend(projection(), query, key, value);
+  }
   /// At a stack of weights: every row by the matrix of its expert, one for all rows or a number for each.
-  auto operator()(const auto& x, const ExpertIds& experts) const { return door(experts).forward(x); }
+  auto operator()(const auto& x, const ExpertIds& experts) const
+    requires(!detail::is_attention<L>)
+  {
+    return door(experts).forward(x);
+  }
   /// The engine's door: plain x, the batch's selections; a matrix (a tensor at a convolution) comes out.
-  auto operator()(const auto& x, const Batch& batch) const { return door().forward_with(x, batch); }
+  auto operator()(const auto& x, const Batch& batch) const
+    requires(!detail::is_attention<L>)
+  {
+    return door().forward_with(x, batch);
+  }
   /// The same into y, a matrix of (batch.rows(), out); allocates nothing once warm. At a stack, experts in the place of y
   /// say so, and a matrix comes out.
-  auto operator()(const auto& x, const Batch& batch, auto&& y) const {
+  auto operator()(const auto& x, const Batch& batch, auto&& y) const
+    requires(!detail::is_attention<L>)
+  {
     if constexpr (std::convertible_to<decltype(y), ExpertIds>) return door(y).forward_with(x, batch);
     else door().forward_into(x, batch, y);
   }
   void operator()(const auto& x, const Batch& batch, const ExpertIds& experts, auto&& y) const { door(experts).forward_into(x, batch, y); }
   /// y holds the engine's own base product, bias included: adds the adapters. Where one acts before the product
   /// or replaces it, its rows are computed anew.
-  void update(const Batch& batch, const auto& x_or_ids, auto&& y) const { door().update(batch, x_or_ids, y); }
+  void update(const Batch& batch, const auto& x_or_ids, auto&& y) const
+    requires(!detail::is_attention<L>)
+  {
+    door().update(batch, x_or_ids, y);
+  }
   void update(const Batch& batch, const auto& x, const ExpertIds& experts, auto&& y) const { door(experts).update(batch, x, y); }
 
   /// A parameter of an adapter: "lora_A", "lora_B", "lora_B.bias", "lora_E", "ia3_l", "lora_embedding_A", …
@@ -112,8 +177,12 @@ class Adapted {
     static_assert(detail::traits_of<L>::kind == LayerKind::parameter, "graft: only a parameter may be a stack of experts' weights");
     return {base_layer_, site_table(), experts};
   }
+  [[nodiscard]] auto projection() const {
+    using P = typename detail::SiteLayer<L, As...>::adapted;
+    return detail::SiteProjection<P>{base_layer_, site_table()};
+  }
 
-  L base_layer_;
+  Held base_layer_;
   [[no_unique_address]] Table table_{};
 };
 
@@ -123,6 +192,9 @@ using Adaptable = Adapted<L, Lora, AdaLora, Ia3>;
 
 template <class L, class... As>
 inline constexpr bool enable_site<Adapted<L, As...>> = sizeof...(As) != 0 && detail::has_layer_traits<L>;
+
+template <class L, class... As>
+inline constexpr bool has_inner_sites<Adapted<L, As...>> = sizeof...(As) != 0 && detail::is_attention<L>;
 
 /// With an empty list it is exactly the layer, to the visitor too.
 template <class L>

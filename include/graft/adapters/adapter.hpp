@@ -35,6 +35,8 @@ struct AdapterPlan {
   std::string path;  ///< of the site: names the random streams
   unsigned depth = 0;  ///< how many wrappers of other methods, or of the module's other parameters, are around it
   std::string parameter{};  ///< the layer's parameter that it adapts, by name; empty: the layer as a whole
+  bool with_outer = false;  ///< it comes with the adapter of the site around it: of an attention's output projection
+  int times = 1;            ///< how often the update is added
 };
 
 /// A parameter of an adapter at a site, with PEFT's name: in memory `lora_A.<adapter>.weight`.

@@ -31,6 +31,7 @@ struct SiteAdapter {
   std::string tied_to{};                  ///< at such a head: the path of the embedding
 
   unsigned depth = 0;                     ///< how many wrappers of other methods are around it, whose base it is part of
+  bool with_outer = false;                ///< it came with what the adapter has at the site around it, and its keys stand inside of that site's
 
   [[nodiscard]] std::shared_ptr<SiteAdapter> clone() const {
     auto same = std::make_shared<SiteAdapter>();
@@ -41,6 +42,7 @@ struct SiteAdapter {
     if (tokens) same->tokens = std::make_shared<TokenRows>(*tokens);
     same->tied_to = tied_to;
     same->depth = depth;
+    same->with_outer = with_outer;
     return same;
   }
 };

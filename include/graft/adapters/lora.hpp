@@ -31,6 +31,8 @@ struct Lora {
 
   /// Linear layers of both layouts, embeddings, and convolutions of any rank and grouping.
   static constexpr bool supports(LayerKind) { return true; }
+  /// An attention's packed projection too: A (r, embed_dim), B (3·embed_dim, r), and A and B for its output projection.
+  static constexpr bool supports_packed = true;
 };
 
 /// LoRA at one site. Linear: A (r, in), B (out, r). Embedding: A (r, num), B (dim, r).
@@ -47,6 +49,7 @@ class Lora::State final : public AdapterState<T> {
       : facts_(facts),
         r_(plan.r),
         scaling_(plan.lora_alpha / (config.use_rslora ? std::sqrt(double(plan.r)) : double(plan.r))),
+        times_(plan.times),
         dropout_(config.lora_dropout),
         is_of_parameter_(!plan.parameter.empty()),
         init_(init_scheme(config.init_lora_weights)) {
@@ -124,10 +127,10 @@ class Lora::State final : public AdapterState<T> {
   }
 
   void update(const SiteInput<T>& x, Out<T> y, double weight, const BaseWeight<T>& base, Workspace* workspace) const override {
-    const T scale = T(weight * scaling_);
+    const T scale = T(weight * scaling_ * times_);
     switch (facts_.kind) {
       case LayerKind::parameter: break;  // has ParameterLora instead
-      case LayerKind::linear: update_linear(x.rows, y, scale, workspace); break;
+      case LayerKind::linear: update_linear(x.rows, y, scale, base.first_row(), workspace); break;
       case LayerKind::embedding: update_embedding(x.ids, y, scale, workspace); break;
       case LayerKind::conv: update_conv(x, y, scale, workspace); break;
     }
@@ -148,14 +151,14 @@ class Lora::State final : public AdapterState<T> {
   [[nodiscard]] bool is_additive() const override { return !dora_; }
   [[nodiscard]] double delta_bound(double weight) const override {
     const double products = largest(a_) * largest(b_) + (initial_ ? largest(initial_->a) * largest(initial_->b) : 0);
-    return std::abs(weight * scaling_) * double(r_) * products;
+    return std::abs(weight * scaling_ * times_) * double(r_) * products;
   }
   [[nodiscard]] bool reads_base() const override { return dora_ != nullptr; }
   [[nodiscard]] bool folds_bias() const override { return has_beta_; }
   [[nodiscard]] bool needs_bias() const override { return has_beta_; }
 
   void add_delta(Index begin, Out<T> rows, double weight, Workspace* workspace) const override {
-    const T scale = T(weight * scaling_);
+    const T scale = T(weight * scaling_ * times_);
     if (initial_) return add_difference(begin, rows, scale, workspace);
     const Index width = rows.cols(), count = rows.rows();
     const detail::Values<T> a(a_, workspace), b(b_, workspace);
@@ -202,16 +205,20 @@ class Lora::State final : public AdapterState<T> {
     return dora_->factors(base, a_, b_, scaling_, weight, memory, workspace);
   }
 
-  void update_linear(const In<T>& x, Out<T> y, T scale, Workspace* workspace) const {
-    const Index n = x.rows(), in = facts_.in, out = facts_.out;
+  /// y's first column is that of row `first` of B, of which a packed layer's forward may need only some.
+  void update_linear(const In<T>& x, Out<T> y, T scale, Index first, Workspace* workspace) const {
+    const Index n = x.rows(), in = facts_.in, out = y.cols();
+    const bool is_whole = out == facts_.out;
     if (is_narrow()) {
-      detail::add_narrow_update<T>(x, a_, b_, packed_b_, nullptr, scale, has_beta_ ? &beta_ : nullptr, y, workspace);
-    } else if (const T* packed = packed_b_.get(b_, n, out, r_)) {
+      if (is_whole) return detail::add_narrow_update<T>(x, a_, b_, packed_b_, nullptr, scale, has_beta_ ? &beta_ : nullptr, y, workspace);
+      const detail::Values<T> a(a_, workspace), b(b_, workspace);
+      add_product(x, y, scale, a.data(), b.data() + first * r_, nullptr, workspace);
+    } else if (const T* packed = is_whole ? packed_b_.get(b_, n, out, r_) : nullptr) {
       const kernels::LowRankTerm<T> term{r_, data(a_), packed, nullptr, scale, data(beta_)};
       const Scratch<T> scratch(workspace, kernels::low_rank_updates_scratch(n, r_));
       kernels::low_rank_updates<T>(n, in, out, std::span(&term, 1), x.data(), x.outerStride(), nullptr, y.data(), y.outerStride(), scratch.data());
     } else {
-      add_product(x, y, scale, data(a_), data(b_), data(beta_), workspace);
+      add_product(x, y, scale, data(a_), data(b_) + first * r_, data(beta_), workspace);
     }
     if (initial_) add_product(x, y, -scale, data(initial_->a), data(initial_->b), nullptr, workspace);
   }
@@ -219,8 +226,8 @@ class Lora::State final : public AdapterState<T> {
     return detail::is_narrow<T>(a_) || detail::is_narrow<T>(b_) || (has_beta_ && detail::is_narrow<T>(beta_));
   }
   void add_product(const In<T>& x, Out<T> y, T scale, const T* a, const T* b, const T* beta, Workspace* workspace) const {
-    const Scratch<T> scratch(workspace, kernels::low_rank_scratch(x.rows(), facts_.in, facts_.out, r_));
-    kernels::low_rank_update<T>(x.rows(), facts_.in, facts_.out, r_, x.data(), x.outerStride(), a, b, nullptr, scale, beta, y.data(),
+    const Scratch<T> scratch(workspace, kernels::low_rank_scratch(x.rows(), facts_.in, y.cols(), r_));
+    kernels::low_rank_update<T>(x.rows(), facts_.in, y.cols(), r_, x.data(), x.outerStride(), a, b, nullptr, scale, beta, y.data(),
                                 y.outerStride(), scratch.data());
   }
 
@@ -299,6 +306,7 @@ class Lora::State final : public AdapterState<T> {
   LayerFacts facts_;
   Index r_;
   double scaling_;
+  double times_;  // PEFT adds the update of an attention's output projection twice
   double dropout_;
   bool is_of_parameter_;
   InitScheme init_;

@@ -8,6 +8,7 @@
 
 #include "../modules/base_weight.hpp"
 #include "../modules/layer_call.hpp"
+#include "../modules/packed_projection.hpp"
 #include "../modules/parameter_layer.hpp"
 #include "parallel_update.hpp"
 #include "selected.hpp"
@@ -84,7 +85,14 @@ class SiteForward {
   static const AdapterState<T>& state_of(const Selected& one) {
     return static_cast<const AdapterState<T>&>(*one.adapter->state);
   }
-  static const L& copy_of(const Selected& one) { return static_cast<const ModuleCopy<L>&>(*one.adapter->copy).layer; }
+  decltype(auto) copy_of(const Selected& one) const {
+    if constexpr (is_projection_slice<L>) {
+      using P = std::remove_cvref_t<decltype(*layer_.whole)>;
+      return L{&static_cast<const ModuleCopy<P>&>(*one.adapter->copy).layer, layer_.begin, layer_.count};
+    } else {
+      return (static_cast<const ModuleCopy<L>&>(*one.adapter->copy).layer);
+    }
+  }
 
   void inspect(const SiteTable& table, std::span<const Selected> here) {
     int copies = 0;

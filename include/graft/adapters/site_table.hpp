@@ -107,6 +107,14 @@ struct SiteTable {
   }
   [[nodiscard]] SiteEntry* find(std::string_view name) { return const_cast<SiteEntry*>(std::as_const(*this).find(name)); }
 
+  /// Whether PEFT would have replaced the layer by a tuner layer, whose own tensors it calls `base_layer.…`.
+  [[nodiscard]] bool is_wrapped() const {
+    return std::any_of(entries.begin(), entries.end(), [](const SiteEntry& entry) {
+      const auto wrapper = entry.wrapper();
+      return wrapper && *wrapper != Wrapper::copies && *wrapper != Wrapper::tokens;
+    });
+  }
+
   /// Makes the model's active adapters these.
   void select(const std::vector<unsigned>& ids) {
     selected = ids;

@@ -64,6 +64,11 @@ struct NestedModule {
   return module;
 }
 
+/// The module of a layer inside of the layer of a tuner layer at `outer`: "attn.base_layer.out_proj".
+[[nodiscard]] inline std::string module_inside(std::string_view outer, std::string_view path) {
+  return join_path(join_path(outer, "base_layer"), outer.empty() ? path : path.substr(outer.size() + 1));
+}
+
 /// The key in an adapter's file, without prefix: "q_proj.lora_A.weight".
 [[nodiscard]] inline std::string file_key(std::string_view path, std::string_view parameter, std::string_view suffix) {
   return join_path(path, parameter).append(suffix);

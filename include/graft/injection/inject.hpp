@@ -108,6 +108,7 @@ inline void tie_tokens(const ModelSites& model, const NewSiteAdapters& adapters)
     SiteAdapter& here = at(site);
     here.state = model.sites[site]->make_state(plan.config, adapter);
     here.depth = adapter.depth;
+    here.with_outer = adapter.with_outer;
     if (!adapter.low_cpu_mem_usage) eager.push_back(here.state.get());
   }
   set_memory_aside(eager);
@@ -119,6 +120,7 @@ inline void tie_tokens(const ModelSites& model, const NewSiteAdapters& adapters)
   for (const std::size_t site : plan.copied) {
     at(site).copy = model.sites[site]->make_copy();
     at(site).copy_trains = !is_inference(plan.config);
+    at(site).with_outer = comes_with_attention(model, plan.copied, *model.sites[site]);
   }
   for (const TokenSite& one : plan.tokens) {
     at(one.site).tokens = make_tokens(model, one, is_inference(plan.config));

@@ -91,8 +91,12 @@ class Planner {
     PatternUse<double> alphas(config.alpha_pattern, "alpha_pattern");
     for (const std::size_t site : sites) {
       AdapterPlan adapter = start(site);
-      adapter.r = ranks.value(adapter.path).value_or(config.r);
-      adapter.lora_alpha = alphas.value(adapter.path).value_or(config.lora_alpha);
+      adapter.with_outer = comes_with_attention(model_, sites, *model_.sites[site]);
+      if (adapter.with_outer) adapter.times = 2;  // PEFT adds the update twice, in forwards and in merges
+      const std::string& named = adapter.with_outer ? model_.sites[site]->outer()->path() : adapter.path;
+      adapter.r = ranks.value(named).value_or(config.r);
+      adapter.lora_alpha = alphas.value(named).value_or(config.lora_alpha);
+      if (model_.sites[site]->facts().packed) check_attention(config, adapter.path);
       check(config, model_.sites[site]->facts(), adapter);
       check_initialisation(config, *model_.sites[site], adapter);
       if (config.use_dora) check_dora(*model_.sites[site]);
@@ -264,11 +268,11 @@ class Planner {
                            "inject it with bias = none, or delete the other one");
     if (config.bias == Bias::lora_only) {
       for (const std::size_t site : sites)
-        if (model_.sites[site]->facts().has_bias) plan_.biases.push_back(site);
+        if (trains_bias_of(site)) plan_.biases.push_back(site);
       return;
     }
     for (std::size_t site = 0; site < model_.sites.size(); ++site)
-      if (model_.sites[site]->facts().has_bias &&
+      if (trains_bias_of(site) &&
           std::find(plan_.copied.begin(), plan_.copied.end(), site) == plan_.copied.end())
         plan_.biases.push_back(site);
     for (std::size_t i = 0; i < model_.plain.size(); ++i) {
@@ -286,6 +290,12 @@ class Planner {
       plan_.report.warnings.push_back(
           "bias = all: the biases of layers without room for adapters stand in the layers while this adapter is active, "
           "for all rows of a batch");
+  }
+
+  /// A packed projection's is called `in_proj_bias`, and PEFT goes by the name `bias`.
+  [[nodiscard]] bool trains_bias_of(std::size_t site) const {
+    const LayerFacts facts = model_.sites[site]->facts();
+    return facts.has_bias && !facts.packed;
   }
 
   [[nodiscard]] static bool trains_biases(const PeftConfig& config) {

@@ -109,6 +109,10 @@ class ParameterPlanner {
                         "PEFT replaces the module that holds a parameter, and the model has none around it",
                         "give it a module of its own");
     check_rank(key, rank);
+    if (facts.packed || site.outer())
+      fail<TargetError>("the parameter '" + key + "' is an attention's",
+                        "an attention's projections are adapted together, and its output projection never alone by its weight",
+                        "name the attention in target_modules");
     if (facts.kind == LayerKind::conv)
       fail<TargetError>("the parameter '" + key + "' is a convolution's", "its dimensions are not those of a matrix or a stack of them",
                         "name the convolution in target_modules");

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../core/keys.hpp"
+#include "attention_sites.hpp"
 #include "nested_keys.hpp"
 #include "report.hpp"
 #include "targets.hpp"
@@ -110,7 +111,7 @@ class TargetPlanner {
         if (matches(path, names[i])) entries[i] = true;
     };
     for (const std::string_view path : with_containers(model_.nodes)) {
-      if (path.empty()) continue;
+      if (path.empty() || is_inside_adapted_at(path)) continue;
       if (is_in_saved_module(path, *fields_.modules_to_save)) {
         mark(is_saved, path);
       } else if (matcher_.is_excluded(path)) {
@@ -143,7 +144,7 @@ class TargetPlanner {
 
   void take_all_linear() {
     for (const ModelNode& node : model_.nodes) {
-      if (!node.is_layer || node.kind != LayerKind::linear) continue;
+      if (!node.is_layer || node.kind != LayerKind::linear || node.is_attention || is_inside_adapted_at(node.path)) continue;
       if (is_in_saved_module(node.path, *fields_.modules_to_save) || matcher_.is_excluded(node.path)) continue;
       if (node.site < 0) plan_.report.without_room.push_back(node.path);
       else if (model_.sites[std::size_t(node.site)]->permits(type_)) plan_.sites.push_back(std::size_t(node.site));
@@ -156,7 +157,7 @@ class TargetPlanner {
     std::vector<std::string_view> named;
     for (const auto& [key, view] : *options_.state_dict) {
       std::string_view module = adapted_module_of(key);
-      if (!node_of(module)) module = without_base_layers(module).path;
+      if (!node_of(module)) module = adapted_attention(model_, without_base_layers(module).path);
       if (!module.empty()) named.push_back(module);
     }
     std::sort(named.begin(), named.end());
@@ -175,6 +176,10 @@ class TargetPlanner {
     refuse_unmatched();
   }
 
+  [[nodiscard]] bool is_inside_adapted_at(std::string_view path) const {
+    const ModelNode* node = node_of(path);
+    return node && node->site >= 0 && is_inside_adapted(*model_.sites[std::size_t(node->site)]);
+  }
   /// A matched path must be a site that permits the method.
   void take(std::string_view path) {
     const ModelNode* node = node_of(path);
@@ -194,9 +199,9 @@ class TargetPlanner {
                         "its declaration lists the methods that it permits", "add the method to its graft::Adapted<…> list");
     if (!site.permits(type_))
       fail<TargetError>(method + " does not fit the layer '" + std::string(path) + "', a " + std::string(node->type),
-                        "AdaLoRA and IA3 fit linear layers and convolutions, LoRA embeddings too",
+                        "AdaLoRA and IA3 fit linear layers and convolutions, LoRA embeddings and attentions too",
                         "exclude it with exclude_modules, or use LoRA");
-    plan_.sites.push_back(std::size_t(node->site));
+    take_with_output(model_, std::size_t(node->site), plan_.sites);
   }
 
   /// An entry of modules_to_save takes the site of that name, or every layer of a module of that name.

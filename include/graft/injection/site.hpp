@@ -13,6 +13,7 @@
 #include "../adapters/adapted.hpp"
 #include "../adapters/parameter_lora.hpp"
 #include "../core/keys.hpp"
+#include "../core/text.hpp"
 #include "../core/type_name.hpp"
 #include "../modules/base_tensors.hpp"
 #include "../modules/weight_door.hpp"
@@ -28,6 +29,9 @@ class AnySite {
 
   [[nodiscard]] const std::string& path() const { return path_; }
   [[nodiscard]] virtual LayerKind kind() const = 0;
+  /// The attention that the layer is the output projection of, or null.
+  [[nodiscard]] const AnySite* outer() const { return outer_; }
+  void set_outer(const AnySite& site) { outer_ = &site; }
   [[nodiscard]] virtual LayerFacts facts() const = 0;
   [[nodiscard]] virtual std::string_view layer_name() const = 0;
   /// Whether the site's list has the method, whatever the layer is.
@@ -60,6 +64,7 @@ class AnySite {
 
  private:
   std::string path_;
+  const AnySite* outer_ = nullptr;
 };
 
 template <class L, class... As>
@@ -70,20 +75,40 @@ struct SiteAccess<Adapted<L, As...>> {
 };
 
 namespace detail {
+/// The module that an adapter's parameters stand in: "q_proj"; inside of wrappers of other methods "q_proj.base_layer"; of an
+/// output projection that is adapted with its attention "attn.base_layer.out_proj".
+[[nodiscard]] inline std::string adapter_module(const AnySite& site, unsigned depth, bool with_outer) {
+  if (with_outer && site.outer()) return module_inside(site.outer()->path(), site.path());
+  return nested_path(site.path(), depth);
+}
+/// The module of a site, or of a part of what the site around it is inside of, in a wrapper of `modules_to_save`:
+/// "head.original_module", "attn.original_module.out_proj".
+[[nodiscard]] inline std::string copied_module(const AnySite& site, std::string_view in_wrapper, bool with_outer) {
+  if (!with_outer || !site.outer()) return join_path(site.path(), in_wrapper);
+  const std::string& outer = site.outer()->path();
+  return join_path(join_path(outer, in_wrapper), std::string_view(site.path()).substr(outer.empty() ? 0 : outer.size() + 1));
+}
+/// Whether PEFT has put a tuner layer around what the site is inside of, and so passes over the site itself.
+[[nodiscard]] inline bool is_inside_adapted(const AnySite& site) {
+  const SiteTable* table = site.outer() ? site.outer()->table() : nullptr;
+  return table && table->is_wrapped();
+}
+
 template <class S>
 class SiteOf;
 
-template <class L, class... As>
-class SiteOf<Adapted<L, As...>> final : public AnySite {
-  using Site = Adapted<L, As...>;
+template <class Declared, class... As>
+class SiteOf<Adapted<Declared, As...>> final : public AnySite {
+  using Site = Adapted<Declared, As...>;
+  using L = typename SiteLayer<Declared, As...>::adapted;
   using T = layer_scalar<L>;
 
  public:
   SiteOf(std::string_view path, Site& site) : AnySite(path), site_(site) {}
 
   [[nodiscard]] LayerKind kind() const override { return traits_of<L>::kind; }
-  [[nodiscard]] LayerFacts facts() const override { return facts_of(std::as_const(site_.base_layer())); }
-  [[nodiscard]] std::string_view layer_name() const override { return type_name<L>(); }
+  [[nodiscard]] LayerFacts facts() const override { return facts_of(std::as_const(layer())); }
+  [[nodiscard]] std::string_view layer_name() const override { return type_name<Declared>(); }
   [[nodiscard]] bool lists(PeftType type) const override { return ((As::type == type) || ...); }
   [[nodiscard]] bool permits(PeftType type) const override { return ((As::type == type && Site::template permits<As>) || ...); }
   [[nodiscard]] Dtype dtype() const override { return dtype_of<T>; }
@@ -116,17 +141,17 @@ class SiteOf<Adapted<L, As...>> final : public AnySite {
   }
   void initialise(AnyAdapterState& state, std::uint64_t seed) const override {
     state.initialise(seed, path());
-    static_cast<AdapterState<T>&>(state).start_from(base_weight_of(std::as_const(site_.base_layer())));
+    static_cast<AdapterState<T>&>(state).start_from(base_weight_of(std::as_const(layer())));
   }
   [[nodiscard]] bool shows_weight() const override { return has_weight<const L>; }
   void copy_weight_row(Index row, ParameterData& to, Index place) const override {
     const Index width = to.shape().cols();
-    base_weight_of(std::as_const(site_.base_layer())).copy_rows(row, out(reinterpret_cast<T*>(to.data()) + place * width, 1, width));
+    base_weight_of(std::as_const(layer())).copy_rows(row, out(reinterpret_cast<T*>(to.data()) + place * width, 1, width));
   }
   [[nodiscard]] bool can_copy() const override { return std::copy_constructible<L>; }
   [[nodiscard]] std::unique_ptr<AnyModuleCopy> make_copy() const override {
     if constexpr (std::copy_constructible<L>) {
-      auto copy = std::make_unique<ModuleCopy<L>>(site_.base_layer());
+      auto copy = std::make_unique<ModuleCopy<L>>(layer());
       if (shares_weight(copy->layer)) shared_copy();
       return copy;
     } else {
@@ -136,19 +161,19 @@ class SiteOf<Adapted<L, As...>> final : public AnySite {
   bool adopt(AnyModuleCopy& copy) const override {
     L& from = static_cast<ModuleCopy<L>&>(copy).layer;
     if constexpr (std::is_move_assignable_v<L>) {
-      site_.base_layer() = std::move(from);
+      layer() = std::move(from);
       return true;
     } else {
-      const std::vector<BaseTensor> source = base_tensors(from), target = base_tensors(site_.base_layer());
+      const std::vector<BaseTensor> source = base_tensors(from), target = base_tensors(layer());
       for (std::size_t i = 0; i < target.size(); ++i) target[i].write(source[i].read(), false);
       return false;
     }
   }
   [[nodiscard]] std::unique_ptr<AnyWeightDoor> door(AnyModuleCopy* copy) const override {
-    return std::make_unique<typename DoorOf<L>::type>(copy ? static_cast<ModuleCopy<L>*>(copy)->layer : site_.base_layer());
+    return std::make_unique<typename DoorOf<L>::type>(copy ? static_cast<ModuleCopy<L>*>(copy)->layer : layer());
   }
   [[nodiscard]] std::vector<BaseTensor> tensors(AnyModuleCopy* copy) const override {
-    return base_tensors(copy ? static_cast<ModuleCopy<L>*>(copy)->layer : site_.base_layer());
+    return base_tensors(copy ? static_cast<ModuleCopy<L>*>(copy)->layer : layer());
   }
 
  private:
@@ -156,7 +181,7 @@ class SiteOf<Adapted<L, As...>> final : public AnySite {
   [[nodiscard]] bool shares_weight(L& copy) const {
     if constexpr (!Module<L> && has_weight<L>)
       if constexpr (requires { weight_of(copy).data(); })
-        return weight_of(copy).size() && weight_of(copy).data() == weight_of(site_.base_layer()).data();
+        return weight_of(copy).size() && weight_of(copy).data() == weight_of(layer()).data();
     return false;
   }
   [[noreturn]] void shared_copy() const {
@@ -164,6 +189,8 @@ class SiteOf<Adapted<L, As...>> final : public AnySite {
                        "modules_to_save keeps weights of its own, and the layer's copy constructor copies a pointer",
                        "let the layer own its weight, or leave it out of modules_to_save");
   }
+
+  [[nodiscard]] L& layer() const { return site_.base_layer(); }
 
   Site& site_;
 };
@@ -176,6 +203,7 @@ struct ModelNode {
   int site = -1;                  ///< its place in `ModelSites::sites`, or -1
   bool is_layer = false;          ///< has layer_traits: without a site it has no room
   LayerKind kind = LayerKind::linear;
+  bool is_attention = false;      ///< a target by its name alone
 };
 
 /// A model, read once: its modules in torch's order, its sites, and the tensors outside of sites.
@@ -190,21 +218,24 @@ struct ModelSites {
 template <class M>
 ModelSites sites_of(const M& const_model) {
   ModelSites all;
+  const AnySite* attention = nullptr;  // the last one: what is in it comes next
   visit(const_cast<M&>(const_model), [&](std::string_view path, auto& node) {
     using Node = std::remove_cvref_t<decltype(node)>;
     constexpr bool is_const = std::is_const_v<std::remove_reference_t<decltype(node)>>;
     if constexpr (enable_site<Node> && is_const) {  // a const member cannot be adapted: it is a plain layer
       all.nodes.push_back({std::string(path), type_name<typename Node::layer_type>(), -1, true,
-                           detail::traits_of<typename Node::layer_type>::kind});
+                           detail::traits_of<typename Node::layer_type>::kind, detail::is_attention<typename Node::layer_type>});
       for (detail::BaseTensor& tensor : detail::base_tensors(node.base_layer())) {
         tensor.key = join_path(path, tensor.key);
         all.plain.push_back(std::move(tensor));
       }
     } else if constexpr (enable_site<Node>) {
       all.nodes.push_back({std::string(path), type_name<typename Node::layer_type>(), int(all.sites.size()), true,
-                           detail::traits_of<typename Node::layer_type>::kind});
+                           detail::traits_of<typename Node::layer_type>::kind, detail::is_attention<typename Node::layer_type>});
       all.plain_before.push_back(all.plain.size());
       all.sites.push_back(std::make_unique<detail::SiteOf<Node>>(path, node));
+      if (attention && parent_path(path) == attention->path()) all.sites.back()->set_outer(*attention);
+      if constexpr (has_inner_sites<Node>) attention = all.sites.back().get();
     } else if constexpr (enable_parameter<Node>) {
       if (node.size()) all.plain.push_back(detail::tensor_of_parameter(std::string(path), node));
     } else {
@@ -212,6 +243,7 @@ ModelSites sites_of(const M& const_model) {
       if constexpr (detail::has_layer_traits<Node>) {
         entry.is_layer = true;
         entry.kind = detail::traits_of<Node>::kind;
+        entry.is_attention = detail::is_attention<Node>;
         if constexpr (!Module<Node>) detail::tensors_of_traits(node, path.empty() ? "" : std::string(path) + ".", all.plain);
       }
       all.nodes.push_back(std::move(entry));

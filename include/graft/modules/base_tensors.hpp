@@ -93,6 +93,7 @@ BaseTensor tensor_of_parameter(std::string key, P& parameter) {
 /// The stored weight of a layer that only its traits describe; as (in, out) where the layer is transposed.
 template <class L>
 void tensors_of_traits(L& layer, const std::string& prefix, std::vector<BaseTensor>& tensors) {
+  const std::string own = prefix + (is_packed<L> ? "in_proj_" : "");
   if constexpr (has_weight<L>) {
     const LayerFacts facts = facts_of(std::as_const(layer));
     // torch's layout; the sizes decide, since a single row or column may be a vector to Eigen
@@ -105,14 +106,14 @@ void tensors_of_traits(L& layer, const std::string& prefix, std::vector<BaseTens
       std::string key = prefix.substr(0, prefix.size() - !prefix.empty());
       tensors.push_back(tensor_of_expression(std::move(key), facts.stack.stored, [&layer]() -> decltype(auto) { return weight_of(layer); }));
     } else if constexpr (is_transposed<L>) {
-      tensors.push_back(tensor_of_expression(prefix + "weight", Shape{shape[1], shape[0]}, [&layer] { return weight_of(layer).transpose(); }));
+      tensors.push_back(tensor_of_expression(own + "weight", Shape{shape[1], shape[0]}, [&layer] { return weight_of(layer).transpose(); }));
     } else {
-      tensors.push_back(tensor_of_expression(prefix + "weight", shape, [&layer]() -> decltype(auto) { return weight_of(layer); }));
+      tensors.push_back(tensor_of_expression(own + "weight", shape, [&layer]() -> decltype(auto) { return weight_of(layer); }));
     }
   }
   if constexpr (has_bias_access<L>)
     if (has_bias_now(layer))
-      tensors.push_back(tensor_of_expression(prefix + "bias", Shape{Index(bias_of(layer).size())},
+      tensors.push_back(tensor_of_expression(own + "bias", Shape{Index(bias_of(layer).size())},
                                              [&layer]() -> decltype(auto) { return bias_of(layer); }));
 }
 

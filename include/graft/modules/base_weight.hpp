@@ -49,6 +49,14 @@ class BaseWeight {
     return other;
   }
 
+  /// The row that a result's first column belongs to, where a forward computes only some of a packed layer's.
+  [[nodiscard]] Index first_row() const { return first_row_; }
+  [[nodiscard]] BaseWeight from_row(Index row) const {
+    BaseWeight other = *this;
+    other.first_row_ = row;
+    return other;
+  }
+
   /// The same without a version: of a layer that may give its place to another one.
   [[nodiscard]] BaseWeight without_version() const {
     BaseWeight other = *this;
@@ -69,6 +77,7 @@ class BaseWeight {
   const Access* access_;
   const ParameterData* trained_bias_ = nullptr;
   bool is_versioned_ = true;
+  Index first_row_ = 0;
 };
 
 namespace detail {

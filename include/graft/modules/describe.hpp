@@ -52,6 +52,10 @@ inline constexpr bool enable_parameter = false;
 template <class T>
 inline constexpr bool enable_site = false;
 
+/// True for sites whose layer has sites among its members, which a walk shows after it.
+template <class T>
+inline constexpr bool has_inner_sites = false;
+
 /// The friend through which graft reads a GRAFT_MODULE that stands in a private part.
 struct access {
   template <class T>

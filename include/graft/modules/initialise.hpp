@@ -36,6 +36,7 @@ void draw_normal(E& values, const Seed& seed) {
 template <class L>
 void initialise_layer(L& layer, std::string_view path, std::uint64_t seed) {
   if constexpr (traits_of<L>::kind == LayerKind::parameter) return;  // torch has no default for a bare parameter
+  if constexpr (requires { traits_of<L>::initialise(layer, path, seed); }) return traits_of<L>::initialise(layer, path, seed);
   const LayerFacts facts = facts_of(layer);
   const std::string weight = std::string(path) + ".weight", bias = std::string(path) + ".bias";
   const Index fan_in = facts.kind == LayerKind::conv ? facts.in / facts.conv.groups * facts.conv.kernel.size() : facts.in;

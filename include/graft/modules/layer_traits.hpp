@@ -78,6 +78,7 @@ struct LayerFacts {
   Index in = 0, out = 0;  ///< features; embedding: (num_embeddings, embedding_dim); conv: channels
   bool has_bias = false;
   bool transposed = false;  ///< the layer stores (in, out)
+  bool packed = false;      ///< it is an attention's projection of queries, keys and values
   ConvShape conv{};
   std::optional<double> max_norm{};  ///< of an embedding, with norm_type
   double norm_type = 2;
@@ -94,6 +95,14 @@ using traits_of = layer_traits<std::remove_const_t<L>>;
 template <class L>
 inline constexpr bool is_transposed = [] {
   if constexpr (requires { traits_of<L>::transposed; }) return bool(traits_of<L>::transposed);
+  else return false;
+}();
+/// An attention: a site of its packed projection, in which its output projection is a site too.
+template <class L>
+inline constexpr bool is_attention = requires { typename traits_of<L>::packed_projection; };
+template <class L>
+inline constexpr bool is_packed = [] {
+  if constexpr (requires { traits_of<L>::packed; }) return bool(traits_of<L>::packed);
   else return false;
 }();
 template <class L>
@@ -172,6 +181,7 @@ LayerFacts facts_of(const L& layer) {
   LayerFacts facts;
   facts.kind = traits::kind;
   facts.transposed = is_transposed<L>;
+  facts.packed = is_packed<L>;
   if constexpr (traits::kind == LayerKind::linear) {
     facts.in = traits::in_features(layer);
     facts.out = traits::out_features(layer);

@@ -85,7 +85,11 @@ inline constexpr std::string_view index_name{index_digits<I>.first.data() + inde
 
 template <class T>
 constexpr void each_child([[maybe_unused]] ChildSink& sink) {
-  if constexpr (enable_site<T>) {
+  if constexpr (has_inner_sites<T>) {
+    for_each_member_type<typename T::held_type>([&]<class Member>(std::string_view name) {
+      if constexpr (enable_site<Member>) add_child<Member>(sink, name);
+    });
+  } else if constexpr (enable_site<T>) {
     return;
   } else if constexpr (Module<T>) {
     for_each_member_type<T>([&]<class Member>(std::string_view name) { add_child<Member>(sink, name); });

@@ -58,6 +58,14 @@ class Walker {
   }
 
  private:
+  struct OnlySites {
+    Walker& walker;
+    template <class T>
+    void operator()(std::string_view name, T& object) {
+      if constexpr (enable_site<std::remove_const_t<T>>) walker(name, object);
+    }
+  };
+
   template <class T>
   void node(T& object, std::size_t name_begin) {
     using U = std::remove_const_t<T>;
@@ -83,7 +91,8 @@ class Walker {
   void module(T& object, std::size_t name_begin) {
     using U = std::remove_const_t<T>;
     handler_.enter_module(place(name_begin), object);
-    if constexpr (Module<U> && !enable_site<U>) for_each_member(object, *this);
+    if constexpr (has_inner_sites<U>) for_each_member(object.base_layer(), OnlySites{*this});
+    else if constexpr (Module<U> && !enable_site<U>) for_each_member(object, *this);
     handler_.leave_module(place(name_begin), object);
   }
 
@@ -170,7 +179,8 @@ struct CallOnEveryNode {
 ///     handler.enter_container(const Place&, const Container&)
 ///     handler.leave_container(const Place&, const Container&)
 ///
-/// A site is not entered: what is in it belongs to its adapters' state.
+/// A site is not entered: what is in it belongs to its adapters' state. The sites that its layer has among its members are
+/// shown below it.
 template <class M, class Handler>
 void walk(M& model, Handler&& handler) {
   static_assert(detail::holds_nodes<M>,

@@ -19,12 +19,13 @@ inline void collect_saved_biases(const ModelSites& model, const AdapterRecord& r
     const SiteTable* table = site->table();
     const SiteEntry* entry = table ? table->find(record.id) : nullptr;
     if (!entry || !entry->copy()) continue;
-    const auto collect = [&](AnyModuleCopy* copy, std::string_view infix) {
+    const bool with_outer = entry->here()->with_outer;
+    const auto collect = [&](AnyModuleCopy* copy, const std::string& wrapper) {
       for (const BaseTensor& tensor : site->tensors(copy))
-        if (tensor.key == "bias") state_dict.insert(join_path(join_path(site->path(), infix), tensor.key), tensor.read());
+        if (tensor.key == "bias") state_dict.insert(join_path(copied_module(*site, wrapper, with_outer), tensor.key), tensor.read());
     };
     collect(nullptr, "original_module");
-    collect(entry->copy(), "modules_to_save");
+    collect(entry->copy(), with_outer ? "modules_to_save." + record.name() : "modules_to_save");
   }
 }
 
@@ -42,15 +43,13 @@ inline void collect_saved_biases(const ModelSites& model, const AdapterRecord& r
   return state_dict;
 }
 
-/// Whether PEFT would have replaced the layer by a tuner layer, whose own tensors it calls `base_layer.…`.
-[[nodiscard]] inline bool is_wrapped(const SiteTable* table) {
-  if (!table) return false;
-  for (const SiteEntry& entry : table->entries)
-    if (const auto wrapper = entry.wrapper(); wrapper && *wrapper != Wrapper::copies && *wrapper != Wrapper::tokens) return true;
-  return false;
-}
 [[nodiscard]] inline bool has_wrapper(const SiteTable* table, Wrapper kind) {
   return table && std::any_of(table->entries.begin(), table->entries.end(), [&](const SiteEntry& one) { return one.wrapper() == kind; });
+}
+/// Whether a copy of the layer is part of one of what is around it.
+[[nodiscard]] inline bool is_copied_with_outer(const SiteTable& table) {
+  return std::any_of(table.entries.begin(), table.entries.end(),
+                     [](const SiteEntry& one) { return one.copy() && one.here()->with_outer; });
 }
 [[nodiscard]] inline unsigned deepest_of(const SiteTable* table) {
   unsigned deepest = 0;
@@ -60,17 +59,19 @@ inline void collect_saved_biases(const ModelSites& model, const AdapterRecord& r
 }
 /// What PEFT puts between a site's path and the names of its layer's own tensors.
 [[nodiscard]] inline std::string base_infix(const SiteTable* table) {
-  if (is_wrapped(table)) return nested_path("base_layer", deepest_of(table));
+  if (table && table->is_wrapped()) return nested_path("base_layer", deepest_of(table));
   if (has_wrapper(table, Wrapper::copies)) return "original_module";
   return has_wrapper(table, Wrapper::tokens) ? std::string(token_base) : std::string();
 }
 
 /// The tensors of a site's layer. A parameter has no wrapper of its own: its module's are in `modules`.
 inline void collect_layer(const AnySite& site, const WrappedModules& modules, StateDict& state_dict) {
-  const bool is_bare = site.kind() == LayerKind::parameter && !has_wrapper(site.table(), Wrapper::copies);
-  const std::string infix = is_bare ? "" : base_infix(site.table());
-  for (const BaseTensor& tensor : site.tensors())
-    state_dict.insert(join_path(join_path(modules.inside(site.path()), infix), tensor.key), tensor.read());
+  const SiteTable* table = site.table();
+  const bool is_bare = site.kind() == LayerKind::parameter && !has_wrapper(table, Wrapper::copies);
+  const std::string infix = is_bare ? "" : base_infix(table);
+  const bool is_copied_inside = infix == "original_module" && is_copied_with_outer(*table);
+  const std::string layer = is_copied_inside ? copied_module(site, infix, true) : join_path(adapter_module(site, 0, is_inside_adapted(site)), infix);
+  for (const BaseTensor& tensor : site.tensors()) state_dict.insert(join_path(modules.inside(layer), tensor.key), tensor.read());
 }
 /// A site's adapters as torch registers them: all of one name together, lora_A of each adapter, then lora_B.
 inline void collect_adapters(const AnySite& site, const WrappedModules& modules, StateDict& state_dict) {
@@ -83,7 +84,7 @@ inline void collect_adapters(const AnySite& site, const WrappedModules& modules,
       for (const AdapterParameter& parameter : entry.state()->parameters())
         if (std::find(names.begin(), names.end(), parameter.name) == names.end()) names.push_back(parameter.name);
   for (unsigned depth = deepest_of(table) + 1; depth-- > 0;) {
-    const std::string module = modules.holder(site, depth);
+    const std::string module = modules.holder(site, depth, is_inside_adapted(site));
     for (const std::string_view name : names)
       for (SiteEntry& entry : table->entries)
         if (entry.state() && entry.depth() == depth)
@@ -94,7 +95,8 @@ inline void collect_adapters(const AnySite& site, const WrappedModules& modules,
   for (SiteEntry& entry : table->entries)
     if (entry.copy())
       for (const BaseTensor& tensor : site.tensors(entry.copy()))
-        state_dict.insert(join_path(join_path(path, "modules_to_save." + entry.record->name()), tensor.key), tensor.read());
+        state_dict.insert(join_path(modules.inside(copied_module(site, "modules_to_save." + entry.record->name(), entry.here()->with_outer)), tensor.key),
+                          tensor.read());
   for (SiteEntry& entry : table->entries)
     if (const TokenRows* tokens = entry.tokens())
       state_dict.insert(memory_key(path, token_parameter, entry.record->name(), ""), tokens->rows().view());

@@ -47,7 +47,7 @@ class LoraCombination {
       }
       config.lora_bias |= beta.size() > 0;
       insert_factors(derived.tensors, *site, product_of(facts, site->path(), present, r), beta);
-      paths.push_back(site->path());
+      if (!is_inside_adapted(*site)) paths.push_back(site->path());
     }
     if (config.lora_bias) complete_biases(paths, derived.tensors);
     choose_targets(model_, records_, paths, config);

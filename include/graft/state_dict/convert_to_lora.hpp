@@ -41,15 +41,21 @@ class LoraConversion {
     std::vector<std::pair<std::string, int>> ranks;
     std::vector<std::pair<std::string, double>> alphas;
     std::vector<std::pair<const AnySite*, Matrix<S>>> biases;
-    for (const auto& site : model_.sites) {
-      const std::optional<Effect> effect = effect_at(*site);
-      if (!effect) continue;
-      insert_factors(derived.tensors, *site, effect->product);
+    std::vector<std::pair<const AnySite*, Effect>> effects;
+    for (const auto& site : model_.sites)
+      if (std::optional<Effect> effect = effect_at(*site)) effects.emplace_back(site.get(), std::move(*effect));
+    for (std::size_t i = 0; i < effects.size(); ++i) {
+      auto& [site, effect] = effects[i];
+      const bool is_inside = is_inside_adapted(*site);
+      for (std::size_t other = i + 1; !is_inside && other < effects.size() && effects[other].first->outer() == site; ++other)
+        share_rank(effect.product, effects[other].second.product);
+      insert_factors(derived.tensors, *site, effect.product);
+      config.lora_bias |= effect.bias.size() > 0;
+      biases.emplace_back(site, effect.bias);
+      if (is_inside) continue;
       paths.push_back(site->path());
-      ranks.emplace_back(site->path(), int(effect->product.rank()));
-      alphas.emplace_back(site->path(), double(effect->product.rank()));
-      config.lora_bias |= effect->bias.size() > 0;
-      biases.emplace_back(site.get(), effect->bias);
+      ranks.emplace_back(site->path(), int(effect.product.rank()));
+      alphas.emplace_back(site->path(), double(effect.product.rank()));
     }
     for (auto& [site, bias] : biases) {  // lora_bias holds for all sites of an adapter
       if (!config.lora_bias || site->facts().kind == LayerKind::embedding) continue;
@@ -71,6 +77,18 @@ class LoraConversion {
     LowRank<S> product;
     Matrix<S> bias;
   };
+
+  /// An attention and its output projection have one rank: ranks that one of them lacks are zeros.
+  static void share_rank(LowRank<S>& one, LowRank<S>& other) {
+    for (const auto& [narrow, wide] : {std::pair(&one, &other), std::pair(&other, &one)}) {
+      const Index own = narrow->rank(), wanted = wide->rank();
+      if (own >= wanted) continue;
+      LowRank<S> padded{Matrix<S>::Zero(narrow->b.rows(), wanted), Matrix<S>::Zero(wanted, narrow->a.cols())};
+      padded.a.topRows(own) = narrow->a;
+      padded.b.leftCols(own) = narrow->b;
+      *narrow = std::move(padded);
+    }
+  }
 
   [[nodiscard]] std::optional<Effect> effect_at(const AnySite& site) const {
     std::vector<SiteFactors<S>> updates;

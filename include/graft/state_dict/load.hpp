@@ -47,8 +47,12 @@ class Loader {
 
   void add(LoadTarget target, const std::vector<std::string>& other_keys = {}) {
     places_.try_emplace(target.key, targets_.size());
-    for (const std::string& key : other_keys) places_.try_emplace(key, targets_.size());
     targets_.push_back(std::move(target));
+    add_spellings(other_keys);
+  }
+  /// Other keys of the target added last.
+  void add_spellings(const std::vector<std::string>& keys) {
+    for (const std::string& key : keys) places_.try_emplace(key, targets_.size() - 1);
   }
   /// Another spelling of the target added last, which counts only where that one's key is missing.
   void add_beside(const std::string& key) { beside_.try_emplace(key, targets_.size() - 1); }
@@ -143,7 +147,8 @@ class Loader {
 inline void accept_base_keys(const ModelSites& model, const AdapterParts& parts, Loader& loader) {
   for (std::size_t i = 0; i < model.sites.size(); ++i)
     // with bias = all, PEFT writes the original's biases of a saved module too
-    if (parts.at[i] && parts.at[i]->copy) loader.accept(join_path(model.sites[i]->path(), "original_module.bias"));
+    if (parts.at[i] && parts.at[i]->copy)
+      loader.accept(join_path(copied_module(*model.sites[i], "original_module", parts.at[i]->with_outer), "bias"));
 }
 
 /// The shapes of a model's embedding tables.
@@ -274,7 +279,13 @@ LoadReport set_base_model_state_dict(M& model, const StateDict& state_dict, cons
     add("", copy);
   }
   for (const auto& site : sites.sites)
-    for (detail::BaseTensor& tensor : site->tensors()) add(site->path(), tensor);
+    for (detail::BaseTensor& tensor : site->tensors()) {
+      add(site->path(), tensor);
+      if (!site->outer()) continue;
+      const std::string inside = module_inside(site->outer()->path(), site->path());
+      loader.add_spellings({join_path(inside, tensor.key), join_path(join_path(inside, "base_layer"), tensor.key),
+                            join_path(detail::copied_module(*site, "original_module", true), tensor.key)});
+    }
   return std::move(loader).load(state_dict);
 }
 

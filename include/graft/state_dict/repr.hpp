@@ -32,7 +32,7 @@ std::string options_of(const Node& node) {
                        ", elementwise_affine=True";
     if constexpr (is_layer_norm<Node>) text += ", bias=" + bool_text(node.bias.size() != 0);
     return text;
-  } else if constexpr (has_layer_traits<Node>) {
+  } else if constexpr (has_layer_traits<Node> && !is_attention<Node>) {  // torch says nothing of an attention
     EmbeddingOptions options;
     if constexpr (requires { options = node.options; }) options = node.options;
     return layer_options(facts_of(node), options);

@@ -109,7 +109,7 @@ void insert_factors(StateDict& tensors, const AnySite& site, const LowRank<S>& p
     }
   const auto insert = [&](std::string_view name, std::string_view suffix, const Shape& shape,
                           const Matrix<S>& values) {
-    tensors.insert(file_key(site.path(), name, suffix), tensor_of(site.dtype(), shape, values));
+    tensors.insert(file_key(adapter_module(site, 0, is_inside_adapted(site)), name, suffix), tensor_of(site.dtype(), shape, values));
   };
   insert(is_embedding ? "lora_embedding_A" : "lora_A", is_embedding ? "" : ".weight", a, product.a);
   insert(is_embedding ? "lora_embedding_B" : "lora_B", is_embedding ? "" : ".weight", b, product.b);

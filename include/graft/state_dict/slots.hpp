@@ -73,7 +73,7 @@ struct AdapterParts {
     SiteAdapter* here = parts.at[i];
     if (!here) continue;
     const std::string path = modules.inside(site.path());
-    const std::string module = modules.holder(site, here->depth);
+    const std::string module = modules.holder(site, here->depth, here->with_outer);
     if (ParameterData* bias = here->bias.get()) {
       const std::string wrapped = join_path(module, "base_layer.bias"), bare = join_path(path, "bias");
       // PEFT's key depends on whether this adapter wraps the layer
@@ -95,11 +95,12 @@ struct AdapterParts {
       }
     if (here->copy)
       for (const BaseTensor& tensor : site.tensors(here->copy.get())) {
-        const std::string in_memory = join_path(join_path(path, "modules_to_save." + parts.name), tensor.key);
+        const std::string in_memory = join_path(modules.inside(copied_module(site, "modules_to_save." + parts.name, here->with_outer)), tensor.key);
+        // PEFT takes the adapter's name out of the first, and leaves it in where a module has modules of its own
+        const std::string beside = here->with_outer ? in_memory : join_path(join_path(path, "modules_to_save"), tensor.key);
         slots.push_back({join_path(path, tensor.key),
-                         {in_memory},
-                         join_path(join_path(path, "modules_to_save"), tensor.key),
-                         tensor.dtype, tensor.shape, tensor.read, tensor.write, in_memory, nullptr});
+                         here->with_outer ? std::vector<std::string>{} : std::vector<std::string>{in_memory},
+                         beside, tensor.dtype, tensor.shape, tensor.read, tensor.write, in_memory, nullptr});
       }
   }
   add_plain_biases(plain, model.plain.size());

@@ -39,8 +39,9 @@ class WrappedModules {
         path = nested_path(module, wrappers) + path.substr(module.size());
     return path;
   }
-  /// The module that the matrices of a site's adapter stand in, inside of `depth` wrappers.
-  [[nodiscard]] std::string holder(const AnySite& site, unsigned depth) const {
+  /// The module that the matrices of a site's adapter stand in, inside of `depth` wrappers, or of what it came with.
+  [[nodiscard]] std::string holder(const AnySite& site, unsigned depth, bool with_outer = false) const {
+    if (with_outer) return inside(adapter_module(site, depth, true));
     if (site.kind() != LayerKind::parameter) return nested_path(inside(site.path()), depth);
     return nested_path(inside(std::string(parent_path(site.path()))), depth);
   }

@@ -26,7 +26,7 @@ struct LayerWrapper {
   std::stable_sort(entries.begin(), entries.end(), [](const SiteEntry* a, const SiteEntry* b) { return a->depth() > b->depth(); });
   for (const SiteEntry* entry : entries) {
     auto kind = entry->wrapper();
-    if (!kind) continue;
+    if (!kind || (entry->copy() && entry->here()->with_outer)) continue;  // printed with what is around it
     if (*kind == Wrapper::lora && !wrappers.empty() && wrappers.back().kind == Wrapper::parameter) kind = Wrapper::parameter;
     if (wrappers.empty() || wrappers.back().kind != *kind) wrappers.push_back({*kind});
     if (entry->record) wrappers.back().entries.push_back(entry);
@@ -66,7 +66,7 @@ class WrapperText {
     if (wrapper_.kind == Wrapper::parameter)
       return module_text("lora.ParamWrapper", "parameter_name='" + std::string(parameter_) + "',", children);
     const std::string_view method = wrapper_.kind == Wrapper::adalora ? "adalora.SVD" : "lora.";
-    return module_text(std::string(method) + class_name(), "", children);
+    return module_text(std::string(method) + (facts_.packed ? "MultiheadAttention" : class_name()), "", children);
   }
 
  private:

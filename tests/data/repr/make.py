@@ -25,6 +25,12 @@ class MLP(nn.Module):
         self.lin1 = nn.Linear(6, 3)
 
 
+class MLPWithAttention(MLP):
+    def __init__(self):
+        super().__init__()
+        self.m = nn.MultiheadAttention(6, 2)
+
+
 class Block(nn.Module):
     def __init__(self):
         super().__init__()
@@ -69,6 +75,11 @@ show("conv2d with same", inject(One(nn.Conv2d(4, 6, 3, padding="same", dilation=
 show("conv2d with lora_bias", inject(One(nn.Conv2d(4, 6, 3)), "m", lora_bias=True).m)
 show("conv3d", inject(One(nn.Conv3d(5, 7, (3, 1, 2), dilation=(1, 2, 1))), "m").m)
 show("transposed", inject(One(Conv1D(7, 5)), "m").m)
+attention = lambda: One(nn.MultiheadAttention(6, 2, bias=False))
+show("attention", inject(attention(), "m", lora_dropout=0.1))
+show("attention of two", inject(inject(attention(), "m"), "m", name="b", r=4).m)
+show("attention whose output projection is a target", inject(attention(), "out_proj").m)
+show("attention that is saved whole", inject(MLPWithAttention(), "lin0", modules_to_save=["m"]).m)
 show("two adapters", inject(inject(MLP(), "lin0"), "lin0", "lin1", name="other", r=3, lora_dropout=0.5))
 
 # AdaLoRA and IA3
