@@ -5,6 +5,7 @@
 #include <graft/io.hpp>
 
 #include "io/temporary_directory.hpp"
+#include "support/expert_model.hpp"
 #include "support/results.hpp"
 #include "support/trained.hpp"
 
@@ -46,7 +47,17 @@ bool are_close(const Answers& a, const Answers& b) {
   return results::close(a.emb, b.emb) && results::close(a.lin, b.lin) && results::close(a.conv, b.conv);
 }
 
-/// The same in double.
+struct Attentive {
+  graft::Adaptable<graft::MultiheadAttention<float>> attn{15, 5};
+  Attentive() {
+    awkward::fill<float>(attn->in_proj_weight.untyped(), 1);
+    awkward::fill<float>(attn->in_proj_bias.untyped(), 2);
+    awkward::fill<float>(attn->out_proj.base_layer().weight.untyped(), 3);
+  }
+  auto operator()(const auto& x) const { return attn(x, {.causal = true}); }
+  GRAFT_MODULE(attn)
+};
+/// The same as Net in double.
 struct Wide {
   graft::Adaptable<graft::Linear<double>> lin{8, 7};
   graft::Adaptable<graft::Conv2d<double>> conv{2, 3, graft::Conv2dOptions{.kernel = {3, 2}, .padding = {1, 0}}};
@@ -279,6 +290,40 @@ TEST_CASE("an embedding and its head that share one narrow adapter keep sharing 
   REQUIRE(report.warnings.size() == 1);
   CHECK(kept.emb.parameter("default", "lora_embedding_B").dtype() == graft::Dtype::f16);
   CHECK(same_bits(kept(awkward::ids(5, 7)), wide(awkward::ids(5, 7))));
+}
+
+TEST_CASE("other adapters may stay narrow too: of stacks of experts, of a layer's weight, of an attention") {
+  const auto check = [](auto bare, const graft::LoraConfig& config, const auto& forward) {
+    const TemporaryDirectory there, again;
+    auto source = bare;
+    trained::inject(config, source, "default");
+    (void)graft::save_pretrained(source, there.path());
+    graft::StateDict narrow;
+    for (const auto& [key, view] : graft::load_peft_weights(there.path())) narrow.insert(key, cast(view, graft::Dtype::bf16));
+    graft::safetensors::save_file(narrow, there.path() / "adapter_model.safetensors", {{"format", "pt"}});
+    auto kept = bare, wide = bare;
+    CHECK(graft::load_adapter(kept, there.path(), "default", {.dtype = AdapterDtype::as_file}).cast_keys.empty());
+    CHECK(graft::load_adapter(wide, there.path()).cast_keys.size() == narrow.size());
+    const auto y = forward(kept);
+    CHECK(y == forward(wide));
+    CHECK_FALSE(y == forward(bare));
+    for (auto* model : {&kept, &wide}) (void)graft::merge_adapter(*model);
+    CHECK(forward(kept) == forward(wide));
+    CHECK(results::close(forward(kept), y));
+    (void)graft::unmerge_adapter(kept);
+    (void)graft::save_pretrained(kept, again.path());
+    CHECK(read_text(again.path() / "adapter_model.safetensors") == read_text(there.path() / "adapter_model.safetensors"));
+  };
+  const auto of_experts = [](const auto& net) { return results::values_of(Matrix<float>(net(awkward::rows<float>(10, 7)))); };
+  check(experts::Net<float>(), experts::config(), of_experts);
+  check(experts::Net<float, graft::TransposedParameter>(), experts::config(), of_experts);
+  graft::LoraConfig of_weights{.r = 3, .lora_alpha = 7};
+  of_weights.target_parameters = {"lin.weight"};
+  check(base(), of_weights, [](const Net& net) { return answers(net).lin; });
+  of_weights.target_parameters = {"emb.weight"};
+  check(base(), of_weights, [](const Net& net) { return answers(net).emb; });
+  check(Attentive(), graft::LoraConfig{.r = 4, .lora_alpha = 7, .target_modules = {"attn"}},
+        [](const Attentive& net) { return results::values_of(Matrix<float>(net(awkward::rows<float>(5, 15)))); });
 }
 
 TEST_CASE("what cannot be kept as it is in the file is refused, and nothing has changed") {
