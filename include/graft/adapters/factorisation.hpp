@@ -6,6 +6,7 @@
 #include <Eigen/QR>
 #include <Eigen/SVD>
 
+#include "../modules/random_fill.hpp"
 #include "factorisers.hpp"
 
 namespace graft::detail {

@@ -9,6 +9,7 @@
 #include "../kernels/merge.hpp"
 #include "../kernels/products.hpp"
 #include "../modules/embedding.hpp"
+#include "../modules/random_fill.hpp"
 #include "adapter.hpp"
 #include "init_scheme.hpp"
 #include "narrow.hpp"

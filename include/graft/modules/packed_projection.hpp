@@ -7,9 +7,9 @@
 #include <string_view>
 #include <type_traits>
 
-#include "../tensor/init.hpp"
 #include "base_weight.hpp"
 #include "linear.hpp"
+#include "random_fill.hpp"
 
 namespace graft {
 
