@@ -343,6 +343,7 @@ TEST_CASE("a pass of a mixture of experts on rows") {
     y = model(batch.input(x)).value();
   };
   CHECK(when_warm(pass) == 0);
+}
 
 TEST_CASE_TEMPLATE("attentions with a packed projection on rows", T, float, graft::bf16) {
   using S = graft::compute_scalar<T>;
