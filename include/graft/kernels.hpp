@@ -15,5 +15,6 @@
 #include "kernels/pool.hpp"
 #include "kernels/products.hpp"
 #include "kernels/quantize.hpp"
+#include "kernels/random.hpp"
 #include "kernels/rotary.hpp"
 #include "kernels/row_norms.hpp"
