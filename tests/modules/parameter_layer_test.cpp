@@ -130,7 +130,7 @@ TEST_CASE("a large stack is multiplied in pieces, with the same bits") {
     graft::Batch batch;
     if (host) batch.set_parallel_for(*host);
     batch.add(13);
-    return Matrix<>(graft::linear(batch.input(x), weight, graft::ExpertIds(of_rows)).value());
+    return Matrix<>(graft::expert_linear(batch.input(x), weight, graft::ExpertIds(of_rows)).value());
   };
   const auto check = [&](const auto& weight) {
     support::CuttingHost host(3);
