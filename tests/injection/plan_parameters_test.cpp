@@ -36,6 +36,27 @@ struct Short {
   GRAFT_MODULE(table)
 };
 
+/// A linear layer with a matrix beside its weight.
+struct Gated {
+  graft::Parameter<> gate{Shape{7, 7}}, weight{Shape{7, 7}};
+  auto operator()(const auto& x) const { return graft::linear(x, weight); }
+  GRAFT_MODULE(gate, weight)
+};
+}  // namespace
+template <>
+struct graft::layer_traits<Gated> {
+  static constexpr LayerKind kind = LayerKind::linear;
+  using scalar = float;
+  static Index in_features(const Gated&) { return 7; }
+  static Index out_features(const Gated&) { return 7; }
+  static auto weight(auto& layer) { return layer.weight.view(); }
+};
+namespace {
+struct WithGated {
+  graft::Adaptable<Gated> layer;
+  GRAFT_MODULE(layer)
+};
+
 graft::LoraConfig config(std::vector<std::string> parameters) {
   graft::LoraConfig made{.r = 2};
   made.target_parameters = std::move(parameters);
@@ -123,6 +144,9 @@ TEST_CASE("what cannot be adapted is refused before anything changes") {
   CHECK(has(refused<graft::TargetError>(config({"0.up", "conv.weight"})), "convolution"));
   CHECK(has(refused<graft::TargetError>(config({"0.up", "only_ia3.weight"})), "no room for LORA"));
   CHECK(has(refused<graft::TargetError, Root>(config({"w"})), "the model itself"));
+  CHECK(has(refused<graft::TargetError, WithGated>(config({"layer.gate"})), "not the weight"));
+  WithGated gated;
+  CHECK(graft::inject_adapter_in_model(config({"layer.weight"}), gated).matched.at(0).path == "layer.weight");
   CHECK(has(refused<graft::TargetError, Short>(config({"table.weight"})), "max_norm"));
 }
 

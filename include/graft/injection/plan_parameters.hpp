@@ -82,7 +82,11 @@ class ParameterPlanner {
     for (const BaseTensor& tensor : site.tensors()) {
       has_weight = has_weight || tensor.key == "weight";
       const std::string key = join_path(site.path(), tensor.key);
-      if (matches_key(key)) take(site_number, tensor.key, key, tensor.shape.rank());
+      if (!matches_key(key)) continue;
+      if (tensor.key != "weight" && tensor.shape.rank() > 1 && tensor.storage != site.door()->storage())
+        fail<TargetError>("the parameter '" + key + "' is not the weight of its layer", "the layer alone knows how it multiplies with it",
+                          "name the layer's weight, or the layer in target_modules");
+      take(site_number, tensor.key, key, tensor.shape.rank());
     }
     // a layer whose traits do not show its weight has one all the same
     if (const std::string key = join_path(site.path(), "weight"); !has_weight && matches_key(key)) take(site_number, "weight", key, 2);
