@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <graft/graft.hpp>
+#include <graft/io/narrow_kernels.hpp>
 
 #include "support/results.hpp"
 #include "support/trained.hpp"
@@ -210,6 +211,32 @@ TEST_CASE_TEMPLATE("what is kept of B serves all of its rows, whichever forward 
   CHECK(same_bits(other.cross(x), to_self));
   CHECK(same_bits(other.cross(x, k, k), across));
   CHECK(same_values(to_self, with_update<T>(one.cross, "b", T(7 / std::sqrt(5.0)))(x)));
+}
+
+TEST_CASE("an adapter that stays narrow serves slices as the whole") {
+  Net<float> narrow = adapted<float>(), wide = adapted<float>();
+  const auto each = [](Net<float>& net, auto change) {
+    const graft::ModelSites sites = graft::sites_of(net);
+    for (const auto& site : sites.sites)
+      if (site->table())
+        for (graft::SiteEntry& entry : site->table()->entries)
+          for (const graft::AdapterParameter& parameter : entry.state()->parameters()) change(*parameter.data);
+  };
+  const auto rounded = [](const graft::ParameterData& values) {
+    graft::ParameterData made(graft::Dtype::bf16, values.shape());
+    made.allocate();
+    graft::detail::convert(values.dtype(), values.data(), graft::Dtype::bf16, made.data(), values.shape().size());
+    return made;
+  };
+  each(narrow, [&](graft::ParameterData& data) { data = rounded(data); });
+  each(wide, [&](graft::ParameterData& data) {
+    const graft::ParameterData values = rounded(data);
+    graft::detail::convert(graft::Dtype::bf16, values.data(), data.dtype(), data.data(), values.shape().size());
+  });
+  const auto x = awkward::rows<float>(4, width), k = awkward::rows<float>(3, width, 2);
+  CHECK(same_values(narrow.cross(x, k, k), wide.cross(x, k, k)));
+  CHECK(same_values(narrow.cross(x), wide.cross(x)));
+  REQUIRE_FALSE(same_bits(wide.cross(x, k, k), adapted<float>().cross(x, k, k)));
 }
 
 TEST_CASE_TEMPLATE("without an adapter it is the layer, to the bit", T, float, double) {
