@@ -110,9 +110,9 @@ struct Fused {
 struct Dense {
   graft::Matrix<double> kernel{width, width};
 };
-template <class Out = Dense>
+template <class Last = Dense>
 struct OwnAttention : Fused {
-  Out out_proj;
+  Last out_proj;
 
   template <class Project>
   auto attend(const Project& project, const auto& x) const {
@@ -145,10 +145,10 @@ struct graft::layer_traits<Dense> {
   static auto& weight(auto& layer) { return layer.kernel; }
   static auto forward(const Dense& layer, const auto& x) { return graft::Matrix<double>(x * layer.kernel.transpose()); }
 };
-template <class Out>
-struct graft::layer_traits<OwnAttention<Out>> : graft::layer_traits<Fused> {
+template <class Last>
+struct graft::layer_traits<OwnAttention<Last>> : graft::layer_traits<Fused> {
   using packed_projection = Fused;
-  using out_projection = Out;
+  using out_projection = Last;
   template <class Other>
   using with_out_projection = OwnAttention<Other>;
 };
@@ -412,6 +412,13 @@ TEST_CASE("an output projection whose attention is adapted is no target any more
   Net<float> net;
   (void)graft::inject_adapter_in_model(LoraConfig{.r = 4, .target_modules = {"attn"}}, net);
   is_refused<graft::TargetError>(LoraConfig{.r = 4, .target_modules = {"attn.out_proj"}}, net, "no module matches");
+  Net<float> other;
+  (void)graft::inject_adapter_in_model(LoraConfig{.r = 4, .target_modules = {"attn.out_proj", "fc"}}, other);
+  const graft::StateDict tensors = graft::get_peft_model_state_dict(other);
+  const LoraConfig by_keys{.r = 4, .target_modules = graft::TargetModules(Strings{})};
+  const auto named = graft::inject_adapter_in_model(by_keys, net, "named", {.state_dict = &tensors});
+  CHECK(named.matched.size() == 1);
+  CHECK(named.unmatched_targets == Strings{"attn.out_proj"});
   const auto report = graft::inject_adapter_in_model(LoraConfig{.r = 4, .target_modules = graft::all_linear}, net, "all");
   REQUIRE(report.matched.size() == 2);
   CHECK(report.matched[1].path == "cross.out_proj");

@@ -163,6 +163,7 @@ class TargetPlanner {
     std::sort(named.begin(), named.end());
     named.erase(std::unique(named.begin(), named.end()), named.end());
     for (const std::string_view path : with_containers(model_.nodes)) {
+      if (is_inside_adapted_at(path)) continue;
       const bool is_named = std::binary_search(named.begin(), named.end(), path);
       const bool is_target = !path.empty() && !matcher_.is_excluded(path) && matcher_.match(path) >= 0;
       if (is_named) take(path);
@@ -172,14 +173,16 @@ class TargetPlanner {
                                         (is_named ? "do not" : "do"));
     }
     for (const std::string_view module : named)
-      if (!node_of(module)) plan_.report.unmatched_targets.emplace_back(module);
+      if (!node_of(module) || is_inside_adapted_at(module)) plan_.report.unmatched_targets.emplace_back(module);
     refuse_unmatched();
   }
 
+  /// An output projection whose attention is adapted: PEFT passes over what stands inside of its layers.
   [[nodiscard]] bool is_inside_adapted_at(std::string_view path) const {
     const ModelNode* node = node_of(path);
     return node && node->site >= 0 && is_inside_adapted(*model_.sites[std::size_t(node->site)]);
   }
+
   /// A matched path must be a site that permits the method.
   void take(std::string_view path) {
     const ModelNode* node = node_of(path);
