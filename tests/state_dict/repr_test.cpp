@@ -7,6 +7,7 @@
 #include <graft/injection/inject.hpp>
 #include <graft/modules/activations.hpp>
 #include <graft/modules/conv.hpp>
+#include <graft/modules/multihead_attention.hpp>
 #include <graft/state_dict/repr.hpp>
 #include <list>
 #include <map>
