@@ -13,44 +13,44 @@ Json json(const std::string& text) { return parse_json(text, "test"); }
 std::string text(const Json& value) { return python_json(value, {.indent = 0}); }
 /// What a text is read as and written again, or "!" and what was expected instead.
 template <class V>
-std::string round(const std::string& from) {
+std::string rewritten(const std::string& from) {
   V value{};
   if (const Expected expected = read_value(json(from), value)) return "!" + *expected;
   return text(written_value(value));
 }
 /// The same for a field that is wrapped.
 template <class Wrapper, class V>
-std::string round_as(const std::string& from, V value = {}) {
+std::string rewritten_as(const std::string& from, V value = {}) {
   if (const Expected expected = read_value(json(from), Wrapper{value})) return "!" + *expected;
   return text(written_value(Wrapper{value}));
 }
 }  // namespace
 
 TEST_CASE("scalars take their own JSON type alone") {
-  CHECK(round<int>("-3") == "-3");
-  CHECK(round<int>("3.0") == "!an integer");
-  CHECK(round<int>("true") == "!an integer");
-  CHECK(round<int>("null") == "!an integer");
-  CHECK(round<int>("2147483648") == "!an integer that fits 32 bits");
-  CHECK(round<int>("18446744073709551615") == "!a smaller integer");
-  CHECK(round<double>("3") == "3.0");
-  CHECK(round<double>("1e-5") == "1e-05");
-  CHECK(round<double>("\"3\"") == "!a number");
-  CHECK(round<double>("false") == "!a number");
-  CHECK(round<bool>("true") == "true");
-  CHECK(round<bool>("1") == "!true or false");
-  CHECK(round<Bias>("\"lora_only\"") == "\"lora_only\"");
-  CHECK(round<Bias>("\"all\"") == "\"all\"");
-  CHECK(round<Bias>("\"none\"") == "\"none\"");
-  CHECK(round<Bias>("\"None\"").starts_with("!"));
-  CHECK(round<Bias>("null").starts_with("!"));
+  CHECK(rewritten<int>("-3") == "-3");
+  CHECK(rewritten<int>("3.0") == "!an integer");
+  CHECK(rewritten<int>("true") == "!an integer");
+  CHECK(rewritten<int>("null") == "!an integer");
+  CHECK(rewritten<int>("2147483648") == "!an integer that fits 32 bits");
+  CHECK(rewritten<int>("18446744073709551615") == "!a smaller integer");
+  CHECK(rewritten<double>("3") == "3.0");
+  CHECK(rewritten<double>("1e-5") == "1e-05");
+  CHECK(rewritten<double>("\"3\"") == "!a number");
+  CHECK(rewritten<double>("false") == "!a number");
+  CHECK(rewritten<bool>("true") == "true");
+  CHECK(rewritten<bool>("1") == "!true or false");
+  CHECK(rewritten<Bias>("\"lora_only\"") == "\"lora_only\"");
+  CHECK(rewritten<Bias>("\"all\"") == "\"all\"");
+  CHECK(rewritten<Bias>("\"none\"") == "\"none\"");
+  CHECK(rewritten<Bias>("\"None\"").starts_with("!"));
+  CHECK(rewritten<Bias>("null").starts_with("!"));
 }
 
 TEST_CASE("lora_alpha has a fraction only where it needs one") {
-  CHECK(round_as<Plain<double>, double>("16.0") == "16");
-  CHECK(round_as<Plain<double>, double>("-0.5") == "-0.5");
-  CHECK(round_as<Plain<double>, double>("1e20") == "1e+20");
-  CHECK(round_as<Plain<PatternMap<double>>, PatternMap<double>>("{\"b\": 16.0, \"a\": 0.5}") ==
+  CHECK(rewritten_as<Plain<double>, double>("16.0") == "16");
+  CHECK(rewritten_as<Plain<double>, double>("-0.5") == "-0.5");
+  CHECK(rewritten_as<Plain<double>, double>("1e20") == "1e+20");
+  CHECK(rewritten_as<Plain<PatternMap<double>>, PatternMap<double>>("{\"b\": 16.0, \"a\": 0.5}") ==
         "{\"a\": 0.5, \"b\": 16}");
 }
 
@@ -65,22 +65,22 @@ TEST_CASE("initialisations") {
   CHECK(init == InitLoraWeights("pissa"));
   CHECK(text(written_value(init)) == "\"pissa\"");
   for (const char* wrong : {"\"\"", "null", "1"}) CHECK(read_value(json(wrong), init));
-  CHECK(round_as<Truthy, bool>("\"gaussian\"") == "true");
-  CHECK(round_as<Truthy, bool>("\"\"", true) == "false");
-  CHECK(round_as<Truthy, bool>("null").starts_with("!"));
+  CHECK(rewritten_as<Truthy, bool>("\"gaussian\"") == "true");
+  CHECK(rewritten_as<Truthy, bool>("\"\"", true) == "false");
+  CHECK(rewritten_as<Truthy, bool>("null").starts_with("!"));
 }
 
 TEST_CASE("lists") {
-  CHECK(round<std::vector<int>>("[3, 1]") == "[3, 1]");
-  CHECK(round<std::vector<int>>("[]") == "null");
-  CHECK(round<std::vector<int>>("null") == "null");
-  CHECK(round<std::vector<int>>("[3, \"1\"]") == "!a list, each item an integer");
-  CHECK(round<std::vector<std::string>>("\"a\"") == "!a list or null");
-  CHECK(round_as<OneOrMore<int>, std::vector<int>>("3") == "[3]");
-  CHECK(round_as<OneOrMore<int>, std::vector<int>>("[3, 0]") == "[3, 0]");
-  CHECK(round_as<OneOrMore<int>, std::vector<int>>("\"3\"") == "!a list, null or an integer");
-  CHECK(round_as<OneOrMore<std::string>, std::vector<std::string>>("\"h\"") == "[\"h\"]");
-  CHECK(round_as<OneOrMore<std::string>, std::vector<std::string>>("\"\"", {"old"}) == "null");
+  CHECK(rewritten<std::vector<int>>("[3, 1]") == "[3, 1]");
+  CHECK(rewritten<std::vector<int>>("[]") == "null");
+  CHECK(rewritten<std::vector<int>>("null") == "null");
+  CHECK(rewritten<std::vector<int>>("[3, \"1\"]") == "!a list, each item an integer");
+  CHECK(rewritten<std::vector<std::string>>("\"a\"") == "!a list or null");
+  CHECK(rewritten_as<OneOrMore<int>, std::vector<int>>("3") == "[3]");
+  CHECK(rewritten_as<OneOrMore<int>, std::vector<int>>("[3, 0]") == "[3, 0]");
+  CHECK(rewritten_as<OneOrMore<int>, std::vector<int>>("\"3\"") == "!a list, null or an integer");
+  CHECK(rewritten_as<OneOrMore<std::string>, std::vector<std::string>>("\"h\"") == "[\"h\"]");
+  CHECK(rewritten_as<OneOrMore<std::string>, std::vector<std::string>>("\"\"", {"old"}) == "null");
 }
 
 TEST_CASE("patterns keep the order of the file; the first of equal ones is written") {
@@ -88,9 +88,9 @@ TEST_CASE("patterns keep the order of the file; the first of equal ones is writt
   CHECK_FALSE(read_value(json("{\"q\": 1, \"a\": 2}"), map));
   CHECK(map == PatternMap<int>{{"q", 1}, {"a", 2}});
   CHECK(text(written_value(PatternMap<int>{{"q", 1}, {"q", 2}})) == "{\"q\": 1}");
-  CHECK(round<PatternMap<int>>("null") == "{}");
-  CHECK(round<PatternMap<int>>("{\"q\": 1.5}") == "!for 'q' an integer");
-  CHECK(round<PatternMap<int>>("[1]") == "!an object or null");
+  CHECK(rewritten<PatternMap<int>>("null") == "{}");
+  CHECK(rewritten<PatternMap<int>>("{\"q\": 1.5}") == "!for 'q' an integer");
+  CHECK(rewritten<PatternMap<int>>("[1]") == "!an object or null");
 }
 
 TEST_CASE("AdaLoRA's rank pattern: paths here, parameter names in the file, with or without the adapter's") {
@@ -101,25 +101,25 @@ TEST_CASE("AdaLoRA's rank pattern: paths here, parameter names in the file, with
   CHECK(text(written_value(pattern)) == R"({"lora_E": [true], "m.q.lora_E": [true, false], "v.lora_E": []})");
   CHECK(text(written_value(RankPattern{{"q.lora_E", {true}}})) == R"({"q.lora_E": [true]})");
   CHECK(text(written_value(RankPattern{})) == "null");
-  CHECK(round<RankPattern>("{\"q\": [true]}") == "!keys that end with '.lora_E', not 'q'");
-  CHECK(round<RankPattern>("{\"q.lora_E\": [1]}").starts_with("!"));
-  CHECK(round<RankPattern>("{\"q.lora_E\": 1}").starts_with("!"));
+  CHECK(rewritten<RankPattern>("{\"q\": [true]}") == "!keys that end with '.lora_E', not 'q'");
+  CHECK(rewritten<RankPattern>("{\"q.lora_E\": [1]}").starts_with("!"));
+  CHECK(rewritten<RankPattern>("{\"q.lora_E\": 1}").starts_with("!"));
 }
 
 TEST_CASE("token indices are a list, of embed_tokens, or lists by module") {
   TokenIndices tokens;
   CHECK_FALSE(read_value(json("[3, 1]"), tokens));
   CHECK(tokens == TokenIndices{3, 1});
-  CHECK(round<TokenIndices>("[3, 1]") == "[3, 1]");
-  CHECK(round<TokenIndices>("{\"b\": [1], \"a\": []}") == "{\"a\": [], \"b\": [1]}");
-  CHECK(round<TokenIndices>("null") == "null");
-  CHECK(round<TokenIndices>("[]") == "[]");
+  CHECK(rewritten<TokenIndices>("[3, 1]") == "[3, 1]");
+  CHECK(rewritten<TokenIndices>("{\"b\": [1], \"a\": []}") == "{\"a\": [], \"b\": [1]}");
+  CHECK(rewritten<TokenIndices>("null") == "null");
+  CHECK(rewritten<TokenIndices>("[]") == "[]");
   for (const char* wrong : {"1", "[true]", "{\"a\": 1}", "\"a\""})
-    CHECK(round<TokenIndices>(wrong).starts_with("!"));
+    CHECK(rewritten<TokenIndices>(wrong).starts_with("!"));
 }
 
 TEST_CASE("targets: a list in any order, a regex, all-linear in any case") {
-  CHECK(round<TargetModules>("[\"v\", \"q\", \"v\"]") == "[\"q\", \"v\"]");
+  CHECK(rewritten<TargetModules>("[\"v\", \"q\", \"v\"]") == "[\"q\", \"v\"]");
   TargetModules targets;
   CHECK_FALSE(read_value(json("[\"v\", \"q\"]"), targets));
   CHECK(targets.names() == std::vector<std::string>{"v", "q"});
@@ -127,18 +127,18 @@ TEST_CASE("targets: a list in any order, a regex, all-linear in any case") {
   REQUIRE(targets.kind() == TargetModules::Kind::regex);
   CHECK(targets.regex().matches("a.q"));
   CHECK_FALSE(targets.regex().matches("a.v"));
-  CHECK(round<TargetModules>("[]") == "[]");
-  CHECK(round<TargetModules>("null") == "null");
-  CHECK(round<TargetModules>("[1]").starts_with("!"));
-  CHECK(round<TargetModules>("{}").starts_with("!"));
-  CHECK_THROWS_AS(round<TargetModules>("\"(?i)q\""), ConfigError);
-  CHECK(round_as<Targets, TargetModules>("\"ALL-linear\"") == "\"all-linear\"");
+  CHECK(rewritten<TargetModules>("[]") == "[]");
+  CHECK(rewritten<TargetModules>("null") == "null");
+  CHECK(rewritten<TargetModules>("[1]").starts_with("!"));
+  CHECK(rewritten<TargetModules>("{}").starts_with("!"));
+  CHECK_THROWS_AS(rewritten<TargetModules>("\"(?i)q\""), ConfigError);
+  CHECK(rewritten_as<Targets, TargetModules>("\"ALL-linear\"") == "\"all-linear\"");
   CHECK_FALSE(read_value(json("\"all-linear\""), targets));
   CHECK(targets.kind() == TargetModules::Kind::regex);
-  CHECK(round_as<Required, TargetModules>("[]") == "[]");
-  CHECK(round_as<Required, TargetModules>("null").starts_with("!"));
+  CHECK(rewritten_as<Required, TargetModules>("[]") == "[]");
+  CHECK(rewritten_as<Required, TargetModules>("null").starts_with("!"));
   TargetModules unset;
   CHECK(text(written_value(Required{unset})) == "[]");
-  CHECK(round_as<NullIfZero, int>("null", 5) == "null");
-  CHECK(round_as<NullIfZero, int>("7") == "7");
+  CHECK(rewritten_as<NullIfZero, int>("null", 5) == "null");
+  CHECK(rewritten_as<NullIfZero, int>("7") == "7");
 }
