@@ -10,7 +10,7 @@ using namespace graft;
 
 TEST_CASE("broken JSON is a FileError that says what and where") {
   const std::vector<std::pair<std::string, std::string>> cases{
-      {"", "unexpected end of input"},
+      {"", " input"},  // "unexpected end of input", or from 3.11.3 of nlohmann's on "attempting to parse an empty input"
       {"{\"a\": 1,\n \"b\": }", "line 2, column 7"},
       {"{} {}", "column 4"},
       {"{\"a\": 1, \"a\": 1}", "'a' stands twice"},
