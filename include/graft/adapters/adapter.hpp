@@ -78,13 +78,14 @@ struct InitialFactors {
 };
 
 namespace detail {
-/// [A; A₀] (2r, in) into `a`, and [B, −B₀] (count, 2r) into `b`: the difference of both products as one. `own_b` are the
-/// rows of B from `begin` on.
+/// [A; A₀] (2r, in) into `a`, and `count` rows of [B, −B₀] from `begin` on into `b`, (count, 2r): the difference of both
+/// products as one.
 template <class T>
 void join_factors(Index r, Index in, Index count, const T* own_a, const T* own_b, const InitialFactors& initial, T* a, T* b,
                   Index begin = 0) {
   const T* initial_a = reinterpret_cast<const T*>(initial.a.data());
   const T* initial_b = reinterpret_cast<const T*>(initial.b.data()) + begin * r;
+  own_b += begin * r;
   std::copy_n(own_a, r * in, a);
   std::copy_n(initial_a, r * in, a + r * in);
   for (Index i = 0; i < count; ++i)

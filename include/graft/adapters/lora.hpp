@@ -238,7 +238,7 @@ class Lora::State final : public AdapterState<T> {
     const detail::Values<T> own_a(a_, workspace), own_b(b_, workspace);
     T* a = both.data();
     T* b = a + r * width;
-    detail::join_factors(r_, width, count, own_a.data(), own_b.data() + begin * r_, *initial_, a, b, begin);
+    detail::join_factors(r_, width, count, own_a.data(), own_b.data(), *initial_, a, b, begin);
     kernels::add_low_rank_delta<T>(count, width, r, b, r, nullptr, scale, a, width, rows.data(), rows.outerStride(), scratch.data());
   }
 
