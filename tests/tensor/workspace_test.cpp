@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <graft/tensor/workspace.hpp>
 #include <set>
@@ -134,6 +135,59 @@ TEST_CASE("trimming gives back what is free, and nothing that is taken") {
     workspace.give(c, 4000);
     workspace.give(d, 4000);
   }
+  workspace.trim();
+  CHECK(workspace.reserved() == 0);
+}
+
+TEST_CASE("large blocks are cut from pages, and used again as small ones are") {
+  constexpr std::size_t large = std::size_t{300} << 10, huge = std::size_t{5} << 20;
+  Workspace workspace;
+  std::vector<std::byte*> blocks;
+  const auto pass = [&] {
+    for (int i = 0; i < 9; ++i) blocks.push_back(workspace.take(large));
+    blocks.push_back(workspace.take(huge));
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      CHECK(is_aligned(blocks[i]));
+      std::fill_n(blocks[i], i < 9 ? large : huge, std::byte(i));
+    }
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      CHECK(blocks[i][0] == std::byte(i));
+      CHECK(blocks[i][(i < 9 ? large : huge) - 1] == std::byte(i));
+    }
+    CHECK(workspace.in_use() == 9 * (std::size_t{512} << 10) + (std::size_t{8} << 20));
+    for (std::size_t i = 0; i < 9; ++i) workspace.give(blocks[i], large);
+    workspace.give(blocks[9], huge);
+    blocks.clear();
+  };
+  pass();
+  const std::size_t reserved = workspace.reserved();
+  CHECK(reserved >= 9 * large + huge);
+  CHECK(reserved <= (std::size_t{14} << 20));
+  for (int i = 0; i < 3; ++i) pass();
+  CHECK(workspace.reserved() == reserved);
+  workspace.trim();
+  CHECK(workspace.reserved() == 0);
+  pass();
+}
+
+TEST_CASE("trimming keeps the pages of a large block that is taken, and gives back small ones") {
+  constexpr std::size_t large = std::size_t{1} << 20;
+  Workspace workspace;
+  std::byte* small = workspace.take(4000);
+  std::byte* first = workspace.take(large);
+  std::byte* second = workspace.take(large);
+  std::fill_n(second, large, std::byte{7});
+  workspace.give(small, 4000);
+  workspace.give(first, large);
+  const std::size_t reserved = workspace.reserved();
+  workspace.trim();
+  CHECK(workspace.reserved() <= reserved - 4096);
+  CHECK(workspace.reserved() >= large);
+  std::byte* again = workspace.take(large);
+  std::fill_n(again, large, std::byte{8});
+  CHECK(std::all_of(second, second + large, [](std::byte b) { return b == std::byte{7}; }));
+  workspace.give(again, large);
+  workspace.give(second, large);
   workspace.trim();
   CHECK(workspace.reserved() == 0);
 }

@@ -25,10 +25,11 @@ template <class T>
   return (in + dot_block<T> - 1) / dot_block<T>;
 }
 /// Rows that are a power of two apart share few sets of the caches: a block of them is copied. So is a narrow
-/// weight, to be widened once and not by every tile.
+/// weight, to be widened once and not by every tile, and, for many rows, what does not begin at lines of the cache.
 template <class T, class W>
 [[nodiscard]] constexpr bool dot_copies(std::ptrdiff_t rows, std::ptrdiff_t least_rows, std::ptrdiff_t ld) {
-  return rows >= least_rows && (!std::is_same_v<T, W> || ld * std::ptrdiff_t(sizeof(T)) % 2048 == 0);
+  const std::ptrdiff_t apart = ld * std::ptrdiff_t(sizeof(T));
+  return (rows >= least_rows && (!std::is_same_v<T, W> || apart % 2048 == 0)) || (rows >= dot_packed_rows && apart % 64 != 0);
 }
 /// Many rows over short dots: w is packed, since summing the lanes of every dot would cost as much as its products.
 [[nodiscard]] constexpr bool dot_packs(std::ptrdiff_t rows, std::ptrdiff_t in) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "parallel_for.hpp"
+#include "scratch_pages.hpp"
 #include "shape.hpp"
 
 namespace graft {
@@ -26,9 +27,13 @@ class Workspace {
     if (blocks.empty()) {
       // room for this block's return, so that give() never allocates
       blocks.reserve(made_[size_class] + 1);
-      block = static_cast<std::byte*>(::operator new(size, std::align_val_t{64}));
+      if (is_cut(size_class)) {
+        block = pages_.cut(size);
+      } else {
+        block = static_cast<std::byte*>(::operator new(size, std::align_val_t{64}));
+        reserved_ += size;
+      }
       ++made_[size_class];
-      reserved_ += size;
     } else {
       block = blocks.back().release();
       blocks.pop_back();
@@ -39,11 +44,12 @@ class Workspace {
   }
   /// Returns a block that was taken with the same number of bytes.
   void give(std::byte* block, std::size_t bytes) noexcept {
-    in_use_ -= std::size_t{1} << class_of(bytes);
-    free_[class_of(bytes)].emplace_back(block);
+    const std::size_t size_class = class_of(bytes), size = std::size_t{1} << size_class;
+    in_use_ -= size;
+    free_[size_class].emplace_back(block, Free{!is_cut(size_class)});
   }
-  /// All bytes that are held of the heap, taken or free; these and the following include what pieces have.
-  [[nodiscard]] std::size_t reserved() const { return sum_over_pieces(reserved_, &Workspace::reserved); }
+  /// All bytes that are held, taken or free; these and the following include what pieces have.
+  [[nodiscard]] std::size_t reserved() const { return sum_over_pieces(reserved_ + pages_.bytes(), &Workspace::reserved); }
   /// The bytes of the blocks that are taken now. 0 between passes whose values are gone.
   [[nodiscard]] std::size_t in_use() const { return sum_over_pieces(in_use_, &Workspace::in_use); }
   /// The most that was in use at once since the beginning or the last reset_peak(): what passes of that kind need. Of
@@ -54,10 +60,16 @@ class Workspace {
     for (const auto& piece : pieces_) piece->reset_peak();
   }
   /// Gives the free blocks back to the heap: after a pass that was larger than those to come. The next one allocates.
+  /// Blocks of 256 KiB and more share pages, and go when none of them is taken.
   void trim() noexcept {
     for (const auto& piece : pieces_) piece->trim();
+    bool keeps_pages = false;
+    for (std::size_t size_class = 0; size_class < free_.size(); ++size_class)
+      keeps_pages |= is_cut(size_class) && made_[size_class] > free_[size_class].size();
+    if (!keeps_pages) pages_.clear();
     for (std::size_t size_class = 0; size_class < free_.size(); ++size_class) {
-      reserved_ -= free_[size_class].size() << size_class;
+      if (is_cut(size_class) && keeps_pages) continue;
+      if (!is_cut(size_class)) reserved_ -= free_[size_class].size() << size_class;
       made_[size_class] -= free_[size_class].size();
       free_[size_class].clear();
     }
@@ -75,14 +87,19 @@ class Workspace {
 
  private:
   struct Free {
-    void operator()(std::byte* block) const { ::operator delete(block, std::align_val_t{64}); }
+    bool is_of_heap;
+    void operator()(std::byte* block) const {
+      if (is_of_heap) ::operator delete(block, std::align_val_t{64});
+    }
   };
   [[nodiscard]] std::size_t sum_over_pieces(std::size_t own, std::size_t (Workspace::*of)() const) const {
     for (const auto& piece : pieces_) own += ((*piece).*of)();
     return own;
   }
+  static constexpr bool is_cut(std::size_t size_class) { return (std::size_t{1} << size_class) >= detail::ScratchPages::least; }
   static std::size_t class_of(std::size_t bytes) { return std::size_t(std::bit_width(bytes < 64 ? std::size_t{63} : bytes - 1)); }
 
+  detail::ScratchPages pages_{};
   std::array<std::vector<std::unique_ptr<std::byte, Free>>, 64> free_{};
   std::array<std::size_t, 64> made_{};
   std::size_t reserved_ = 0, in_use_ = 0, peak_ = 0;
