@@ -1,5 +1,8 @@
 #include "harness.hpp"
 
+#include <numeric>
+#include <random>
+
 namespace paired {
 namespace {
 
@@ -35,9 +38,14 @@ std::vector<Series> in_turn(const std::vector<Seconds>& contenders, const Effort
   }
   const int rounds = std::clamp(int(effort.seconds / std::max(one_round, 1e-9)), effort.least, effort.most);
   std::vector<Series> series(contenders.size());
+  std::vector<std::size_t> order(contenders.size());
+  std::iota(order.begin(), order.end(), std::size_t(0));
+  std::mt19937 random(1);
   const double start = wall();
   for (int round = 0; round < rounds; ++round) {
-    for (std::size_t i = 0; i < contenders.size(); ++i) {
+    // Who reads shared memory first fetches it for those who follow: each is first as often as the others.
+    std::shuffle(order.begin(), order.end(), random);
+    for (const std::size_t i : order) {
       if (!contenders[i]) continue;
       // What is short finds its own data in the caches, not the last contender's.
       if (samples[i].seconds < short_enough * double(samples[i].calls)) contenders[i](1);

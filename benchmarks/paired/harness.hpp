@@ -101,8 +101,8 @@ struct Effort {
   int least = 5, most = 300;
 };
 
-/// Runs all contenders, which have run before, in turn, round after round, so that each round has one time of each. A
-/// contender without a function stays unmeasured.
+/// Runs all contenders, which have run before, one after the other, in another order in every round, so that each round
+/// has one time of each. A contender without a function stays unmeasured.
 std::vector<Series> in_turn(const std::vector<Seconds>& contenders, const Effort& effort);
 
 }  // namespace paired

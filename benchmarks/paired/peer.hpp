@@ -20,10 +20,11 @@ struct PeerJob {
   long n, in, out, r;
   const void* x;
   void* w;
-  const void *a, *b;  ///< (r, in), (out, r); of the mixed loop: `adapters` of each, one behind the other
+  const void *a, *b;  ///< (r, in), (out, r)
   void* y;
   double scale;
-  long adapters;
+  long adapters;  ///< of the mixed loop, and so many matrices in each of the next two
+  const void* const *adapter_a, *const *adapter_b;
   const int* adapter_of_row;
 };
 

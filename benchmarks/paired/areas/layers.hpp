@@ -31,7 +31,7 @@ struct Problem {
   [[nodiscard]] auto result() { return Eigen::Map<graft::Matrix<T>>(y.data(), n, out); }
   [[nodiscard]] PeerJob job(PeerOperation operation) {
     return {.operation = operation, .is_double = sizeof(T) == 8, .n = n, .in = in, .out = out, .r = 0, .x = x.data(),
-            .w = w.data(), .a = nullptr, .b = nullptr, .y = y.data(), .scale = 2, .adapters = 0, .adapter_of_row = nullptr};
+            .w = w.data(), .a = nullptr, .b = nullptr, .y = y.data(), .scale = 2, .adapters = 0, .adapter_a = nullptr, .adapter_b = nullptr, .adapter_of_row = nullptr};
   }
   [[nodiscard]] nlohmann::json worker_job(const char* operation) const {
     return {{"operation", operation}, {"n", n}, {"in", in}, {"out", out}, {"double", sizeof(T) == 8}};

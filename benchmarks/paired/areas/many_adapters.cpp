@@ -34,15 +34,15 @@ std::vector<Gate> gates(const Case& c) {
 Row measure(Context& context, const Case& c, Row row) {
   Problem<float> problem(rows, c.size, c.size);
   OneSite<> bare(c.size, c.size, problem.w.data()), model(c.size, c.size, problem.w.data());
-  Memory<float> a(adapters * r * c.size), b(adapters * c.size * r);
+  std::vector<const void*> a, b;  // everybody reads the same
   const std::vector<int> of = adapter_of_row(c);
   std::vector<graft::AdapterSelection> selections;
   for (long k = 0; k < adapters; ++k) {
     const std::string name = numbered("a", int(k));
     inject_lora(model, r, name);
     selections.push_back(graft::select(model, {{name}}));
-    std::memcpy(a.data() + k * r * c.size, model.site.parameter(name, "lora_A").data(), std::size_t(r * c.size) * 4);
-    std::memcpy(b.data() + k * r * c.size, model.site.parameter(name, "lora_B").data(), std::size_t(r * c.size) * 4);
+    a.push_back(model.site.parameter(name, "lora_A").data());
+    b.push_back(model.site.parameter(name, "lora_B").data());
   }
   graft::Batch one, mixed;
   one.add(rows);
@@ -52,9 +52,9 @@ Row measure(Context& context, const Case& c, Row row) {
 
   PeerJob job = problem.job(peer_mixed_loop);
   job.r = r;
-  job.a = a.data();
-  job.b = b.data();
   job.adapters = adapters;
+  job.adapter_a = a.data();
+  job.adapter_b = b.data();
   job.adapter_of_row = of.data();
   nlohmann::json described = problem.worker_job("mixed");
   described["r"] = r;
@@ -69,8 +69,8 @@ Row measure(Context& context, const Case& c, Row row) {
     const std::size_t bytes = std::size_t(r * c.size) * 4;
     for (std::size_t k = 0; k < std::size_t(adapters); ++k) {
       if (!is_used[k]) continue;
-      read_all(a.data() + k * bytes / 4, bytes);
-      read_all(b.data() + k * bytes / 4, bytes);
+      read_all(a[k], bytes);
+      read_all(b[k], bytes);
     }
   });
   race.add("peft, bare", context.worker("torch", problem.worker_job("product")));

@@ -74,16 +74,16 @@ struct EigenTask final : Task {
         if (job.adapter_of_row[i] == k) rows.push_back(i);
       if (rows.empty()) continue;
       const RowMajor<T> gathered = x()(rows, Eigen::all);
-      const RowMajor<T> down = gathered * a(k).transpose();
-      const RowMajor<T> up = (down * b(k).transpose()) * T(job.scale);
+      const RowMajor<T> down = gathered * In(static_cast<const T*>(job.adapter_a[k]), job.r, job.in).transpose();
+      const RowMajor<T> up = (down * In(static_cast<const T*>(job.adapter_b[k]), job.out, job.r).transpose()) * T(job.scale);
       for (std::size_t i = 0; i < rows.size(); ++i) y().row(rows[i]) += up.row(Eigen::Index(i));
     }
   }
 
   In x() const { return {static_cast<const T*>(job.x), job.n, job.in}; }
   Out w() const { return {static_cast<T*>(job.w), job.out, job.in}; }
-  In a(long k = 0) const { return {static_cast<const T*>(job.a) + k * job.r * job.in, job.r, job.in}; }
-  In b(long k = 0) const { return {static_cast<const T*>(job.b) + k * job.out * job.r, job.out, job.r}; }
+  In a() const { return {static_cast<const T*>(job.a), job.r, job.in}; }
+  In b() const { return {static_cast<const T*>(job.b), job.out, job.r}; }
   Out y() const { return {static_cast<T*>(job.y), job.n, job.out}; }
 
   PeerJob job;
