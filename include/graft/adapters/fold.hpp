@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/on_demand.hpp"
 #include "../kernels/merge.hpp"
 #include "../modules/weight_door.hpp"
 #include "content_mark.hpp"
@@ -228,16 +229,17 @@ class Fold final : public AnyFold {
 };
 
 /// `bound`: what is known of the weight, and will be.
-[[nodiscard]] inline std::unique_ptr<AnyFold> make_fold(AnyWeightDoor& door, Dtype activations, std::optional<WeightBound>& bound,
-                                                        const std::vector<const SiteEntry*>& entries,
-                                                        bool with_trained_bias = true) {
+template <class = OnDemand>
+[[nodiscard]] std::unique_ptr<AnyFold> make_fold(AnyWeightDoor& door, Dtype activations, std::optional<WeightBound>& bound,
+                                                 const std::vector<const SiteEntry*>& entries, bool with_trained_bias = true) {
   if (activations == Dtype::f64)
     return std::make_unique<Fold<double>>(static_cast<WeightDoor<double>&>(door), bound, entries, with_trained_bias);
   return std::make_unique<Fold<float>>(static_cast<WeightDoor<float>&>(door), bound, entries, with_trained_bias);
 }
 
 /// Tells whether an adapter's parameters are the ones that they were.
-[[nodiscard]] inline std::uint64_t mark_of(AnyAdapterState& state) {
+template <class = OnDemand>
+[[nodiscard]] std::uint64_t mark_of(AnyAdapterState& state) {
   std::uint64_t mark = 0;
   for (const AdapterParameter& parameter : state.parameters())
     mark = (mark ^ content_mark(*parameter.data)) * 0x2545F4914F6CDD1Du;

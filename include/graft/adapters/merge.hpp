@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "fold.hpp"
+#include "merge_undo.hpp"
 
 namespace graft::detail {
 
@@ -77,6 +77,7 @@ inline void check_order(const SiteTable& table, const std::vector<unsigned>& inn
 
 /// Folds adapters into a site's layer in three acts: `check` throws or changes nothing, `keep` takes what memory undoing
 /// needs, `commit` cannot fail.
+template <class = OnDemand>
 class SiteMerge {
  public:
   /// `is_copy`: the layer is an adapter's copy, which has a bias of its own.
@@ -96,6 +97,7 @@ class SiteMerge {
         }
         changes_bias_ = changes_bias_ || (entry->bias() && !is_copy);
       }
+    step_.swap_out = &swap_out<>;
     fold_ = make_fold(*door_, activations, is_copy ? copy_bound_ : table.bound, entries_, !is_copy);
   }
 

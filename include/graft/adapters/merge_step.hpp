@@ -10,6 +10,11 @@
 
 namespace graft {
 
+struct SiteTable;
+namespace detail {
+class AnyWeightDoor;
+}
+
 /// How a merge is undone.
 enum class Unmerge {
   by_delta,  ///< the delta is computed again and subtracted: exact to one rounding of the sum, however often
@@ -40,6 +45,8 @@ struct MergeStep {
   std::optional<ParameterData> bias{};
   std::optional<TokenRows> rows{};        ///< what was there, where only trained tokens were written
   std::vector<std::uint64_t> marks{};     ///< of the adapters' parameters, where the delta has to be the same again
+  /// `detail::swap_out`, which only who merges something compiles.
+  void (*swap_out)(SiteTable&, detail::AnyWeightDoor&) = nullptr;
 };
 
 }  // namespace graft

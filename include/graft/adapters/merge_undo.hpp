@@ -5,12 +5,13 @@
 #include <utility>
 #include <vector>
 
-#include "merge.hpp"
+#include "fold.hpp"
 
 namespace graft::detail {
 
 /// Takes a site's latest step out of its layer.
-inline void undo_step(SiteTable& table, AnyWeightDoor& door, Dtype activations) {
+template <class = OnDemand>
+void undo_step(SiteTable& table, AnyWeightDoor& door, Dtype activations) {
   MergeStep& step = table.steps.back();
   if (step.weight && step.is_rebound) {
     *door.parameter() = std::move(*step.weight);
@@ -36,14 +37,15 @@ inline void undo_step(SiteTable& table, AnyWeightDoor& door, Dtype activations) 
 }
 
 /// A delta can be subtracted only while it is the one that was added. @throws MergeError
-inline void check_undo(const SiteTable& table) {
+template <class = OnDemand>
+void check_undo(const SiteTable& table) {
   for (const MergeStep& step : table.steps)
     for (std::size_t i = 0; i < step.marks.size(); ++i) {
       const SiteEntry* entry = table.find(step.ids[i]);
       if (!entry || !entry->state() || mark_of(*entry->state()) == step.marks[i]) continue;
-      refuse_merge("the parameters of '" + entry->record->name() + "' at '" + table.path + "' changed while it was merged",
-                   "the delta that would be subtracted is not the one that was added",
-                   "put the old values back first; with Unmerge::backup nothing has to be the same");
+      fail<MergeError>("the parameters of '" + entry->record->name() + "' at '" + table.path + "' changed while it was merged",
+                       "the delta that would be subtracted is not the one that was added",
+                       "put the old values back first; with Unmerge::backup nothing has to be the same");
     }
 }
 
@@ -60,7 +62,8 @@ inline void check_undo(const SiteTable& table) {
   return true;
 }
 /// Exchanges what the layer holds and what it held before the first merge; once more brings it back.
-inline void swap_out(SiteTable& table, AnyWeightDoor& door) {
+template <class = OnDemand>
+void swap_out(SiteTable& table, AnyWeightDoor& door) {
   const auto exchange = [](ParameterData& a, ParameterData& b) {
     ParameterData held = std::move(a);
     a = std::move(b);

@@ -21,7 +21,7 @@ class [[nodiscard]] AdapterGuard {
       was_enabled_.push_back(is_on);
       if (!table || !is_on) continue;
       table->enabled = false;
-      if (!table->steps.empty()) detail::swap_out(*table, *site->door());
+      if (!table->steps.empty()) table->steps.back().swap_out(*table, *site->door());
     }
     detail::place_selected_biases(model_);
   }
@@ -32,7 +32,7 @@ class [[nodiscard]] AdapterGuard {
       SiteTable* table = model_.sites[i]->table();
       if (!table || table->enabled == was_enabled_[i]) continue;
       table->enabled = was_enabled_[i];
-      if (!table->steps.empty()) detail::swap_out(*table, *model_.sites[i]->door());
+      if (!table->steps.empty()) table->steps.back().swap_out(*table, *model_.sites[i]->door());
     }
     detail::place_selected_biases(model_);
   }

@@ -40,6 +40,7 @@ struct MergeReport {
 
 namespace detail {
 /// One merge over a whole model: everything is checked and kept before the first weight changes.
+template <class = OnDemand>
 class Merger {
  public:
   Merger(const ModelSites& model, const MergeOptions& options, bool for_good)
@@ -64,7 +65,7 @@ class Merger {
  private:
   struct Site {
     const AnySite* site;
-    std::unique_ptr<SiteMerge> merge;
+    std::unique_ptr<SiteMerge<>> merge;
     AnyModuleCopy* copy = nullptr;  ///< takes the base layer's place
   };
 
@@ -120,7 +121,7 @@ class Merger {
           beside.push_back(id);
       check_order(table, here, beside, selected_);
     }
-    Site planned{&site, std::make_unique<SiteMerge>(table, site.door(copy), site.dtype(), here, copy != nullptr), copy};
+    Site planned{&site, std::make_unique<SiteMerge<>>(table, site.door(copy), site.dtype(), here, copy != nullptr), copy};
     MergePolicy& policy = planned.merge->policy();
     policy.how = options_.unmerge;
     policy.for_good = for_good_;
@@ -131,11 +132,11 @@ class Merger {
     sites_.push_back(std::move(planned));
   }
 
-  void settle_ties(SiteMerge& merge) {
+  void settle_ties(SiteMerge<>& merge) {
     if (merge.changes_weight()) settle_tie(merge, merge.door().storage(), merge.door().parameter(), merge.policy().new_memory);
     if (merge.changes_bias()) settle_tie(merge, merge.door().bias_storage(), merge.door().bias_parameter(), merge.policy().new_bias_memory);
   }
-  void settle_tie(SiteMerge& merge, const void* storage, const ParameterData* parameter, bool& new_memory) {
+  void settle_tie(SiteMerge<>& merge, const void* storage, const ParameterData* parameter, bool& new_memory) {
     const std::vector<std::string> names = tied_.names(storage);
     if (names.size() < 2) return;
     if (merge.is_tokens_alone() && storage == merge.door().storage() && is_same_at_all_ends(merge, names)) {
@@ -162,7 +163,7 @@ class Merger {
   }
 
   /// Whether the same trained tokens are merged at every layer that shares the weight: then each writes what the others do.
-  [[nodiscard]] bool is_same_at_all_ends(const SiteMerge& merge, const std::vector<std::string>& names) const {
+  [[nodiscard]] bool is_same_at_all_ends(const SiteMerge<>& merge, const std::vector<std::string>& names) const {
     for (const std::string& name : names) {
       const auto site = std::find_if(model_.sites.begin(), model_.sites.end(),
                                      [&](const auto& one) { return join_path(one->path(), "weight") == name; });
@@ -175,7 +176,7 @@ class Merger {
     }
     return true;
   }
-  [[nodiscard]] std::size_t site_of(const SiteMerge& merge) const {
+  [[nodiscard]] std::size_t site_of(const SiteMerge<>& merge) const {
     std::size_t place = 0;
     while (model_.sites[place]->path() != merge.path()) ++place;
     return place;
@@ -219,7 +220,8 @@ class Merger {
   MergeReport report_;
 };
 
-inline MergeReport unmerge(const ModelSites& model) {
+template <class = OnDemand>
+MergeReport unmerge(const ModelSites& model) {
   MergeReport report;
   if (merged_of(model).empty()) {
     report.warnings.push_back("no adapter is merged");
@@ -240,7 +242,8 @@ inline MergeReport unmerge(const ModelSites& model) {
 }
 
 /// Takes all adapters out and leaves the layers, with the biases of `kept` in those outside of sites.
-inline void drop_everything(const ModelSites& model, const std::vector<unsigned>& kept) {
+template <class = OnDemand>
+void drop_everything(const ModelSites& model, const std::vector<unsigned>& kept) {
   for (const auto& record : records_of(model)) {
     if (std::find(kept.begin(), kept.end(), record->id) == kept.end()) place_plain_biases(model, *record, false);
   }

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "../adapters/merge_undo.hpp"
+#include "../adapters/merge.hpp"
 #include "records.hpp"
 
 /// Merged ⊆ active, always: what verbs may not do while adapters are merged.
