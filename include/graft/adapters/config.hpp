@@ -1,6 +1,8 @@
 #pragma once
 
+#include <concepts>
 #include <string>
+#include <type_traits>
 #include <variant>
 #include <vector>
 
@@ -68,5 +70,22 @@ struct Ia3Config {
 
 /// Any config: every verb that takes a config takes this too.
 using PeftConfig = std::variant<LoraConfig, AdaLoraConfig, Ia3Config>;
+
+namespace detail {
+/// `std::visit(f, config)`, without the tables of functions that take the compiler longer than most of what is done with
+/// a config.
+template <class Config, class F>
+  requires std::same_as<std::remove_const_t<Config>, PeftConfig>
+decltype(auto) visit_config(Config& config, F&& f) {
+  if (auto* lora = std::get_if<LoraConfig>(&config)) return f(*lora);
+  if (auto* adalora = std::get_if<AdaLoraConfig>(&config)) return f(*adalora);
+  return f(*std::get_if<Ia3Config>(&config));
+}
+
+/// Whether an adapter of that config was loaded for inference alone.
+[[nodiscard]] inline bool is_inference(const PeftConfig& config) {
+  return visit_config(config, [](const auto& one) { return one.inference_mode; });
+}
+}  // namespace detail
 
 }  // namespace graft

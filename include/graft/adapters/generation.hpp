@@ -60,6 +60,10 @@ struct AdapterIdentity {
 /// one, so that a forward sees one generation throughout. Sites are told by their numbers on the model.
 class AdapterGeneration {
  public:
+  AdapterGeneration() = default;
+  AdapterGeneration(std::shared_ptr<AdapterIdentity> adapter, const PeftConfig& adapter_config)
+      : config(adapter_config), identity(std::move(adapter)) {}
+
   PeftConfig config{};
   unsigned number = 0;
   std::shared_ptr<AdapterIdentity> identity = std::make_shared<AdapterIdentity>("");
@@ -109,9 +113,9 @@ struct PlainBias {
 /// One adapter of a model: shared by all its sites.
 class AdapterRecord {
  public:
-  explicit AdapterRecord(unsigned number = 0, const std::string& adapter_name = "", PeftConfig adapter_config = {})
+  explicit AdapterRecord(unsigned number = 0, const std::string& adapter_name = "", const PeftConfig& adapter_config = {})
       : id(number),
-        generation(first_generation(adapter_name, std::move(adapter_config))),
+        generation(std::make_shared<AdapterGeneration>(std::make_shared<AdapterIdentity>(adapter_name), adapter_config)),
         identity_(generation.own()->identity) {}
 
   unsigned id;  ///< never used again on this model
@@ -131,13 +135,6 @@ class AdapterRecord {
   void set_strength(double strength) { identity().strength.store(strength, std::memory_order_relaxed); }
 
  private:
-  static std::shared_ptr<AdapterGeneration> first_generation(const std::string& name, PeftConfig config) {
-    auto first = std::make_shared<AdapterGeneration>();
-    first->config = std::move(config);
-    first->identity->name = name;
-    return first;
-  }
-
   std::shared_ptr<AdapterIdentity> identity_;
 };
 

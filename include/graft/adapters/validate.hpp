@@ -205,7 +205,7 @@ void validate(const Config& config) {
   config.validate();
 }
 inline void validate(const PeftConfig& config) {
-  std::visit([](const auto& one) { one.validate(); }, config);
+  detail::visit_config(config, [](const auto& one) { one.validate(); });
 }
 
 }  // namespace graft

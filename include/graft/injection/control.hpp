@@ -85,8 +85,7 @@ void set_adapter(M& model, Names names) {
   for (const unsigned id : wanting)
     if (std::find(ids.begin(), ids.end(), id) == ids.end()) detail::set_requires_grad_of(sites, id, false);
   for (const unsigned id : ids)
-    detail::set_requires_grad_of(sites, id, !std::visit([](const auto& config) { return config.inference_mode; },
-                                                        detail::find_record(sites, id)->config()));
+    detail::set_requires_grad_of(sites, id, !detail::is_inference(detail::find_record(sites, id)->config()));
 }
 
 /// The names of the active adapters, in order.

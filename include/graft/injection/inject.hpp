@@ -41,10 +41,6 @@ inline void check_adapter_name(const std::string& name) {
   return nullptr;
 }
 
-[[nodiscard]] inline bool is_inference(const PeftConfig& config) {
-  return std::visit([](const auto& c) { return c.inference_mode; }, config);
-}
-
 /// Schemes that start from the base weight need it even where the parameters come from a file: what they subtract is
 /// in no file.
 inline void start_from_base(const AnySite& site, const PeftConfig& config, const AdapterPlan& plan, AnyAdapterState& state) {
@@ -229,7 +225,7 @@ InjectReport inject_adapter_in_model(Config config, M& model, std::string adapte
                                      const InjectOptions& options = {}) {
   check_targets<M, Targets...>();
   if constexpr (std::same_as<Config, PeftConfig>)
-    std::visit([](auto& own) { own.target_modules = TargetModules{Name(Targets.view())...}; }, config);
+    detail::visit_config(config, [](auto& own) { own.target_modules = TargetModules{Name(Targets.view())...}; });
   else config.target_modules = TargetModules{Name(Targets.view())...};
   return detail::inject(sites_of(model), PeftConfig(config), adapter_name, options);
 }

@@ -50,7 +50,7 @@ class Planner {
         plan_{.config = config} {}
 
   [[nodiscard]] InjectionPlan make() && {
-    std::visit([](const auto& config) { config.validate(); }, plan_.config);
+    visit_config(plan_.config, [](const auto& config) { config.validate(); });
     InjectReport of_parameters;
     if (const auto* lora = std::get_if<LoraConfig>(&plan_.config))
       parameters_ = ParameterPlanner(model_, *lora, options_, replaced_).make(of_parameters);
@@ -61,9 +61,9 @@ class Planner {
     for (auto list : {&InjectReport::unmatched_targets, &InjectReport::near_misses, &InjectReport::warnings})
       (plan_.report.*list).insert((plan_.report.*list).end(), (of_parameters.*list).begin(), (of_parameters.*list).end());
     plan_.copied = std::move(targets.copied);
-    std::visit([&](const auto& config) { plan_sites(config, targets.sites); }, plan_.config);
+    visit_config(plan_.config, [&](const auto& config) { plan_sites(config, targets.sites); });
     for (const TargetedParameter& one : parameters_) targets.sites.push_back(one.site);
-    std::visit([&](const auto& config) { plan_biases(config, targets.sites); }, plan_.config);
+    visit_config(plan_.config, [&](const auto& config) { plan_biases(bias_of(config), targets.sites); });
     if (const auto* lora = std::get_if<LoraConfig>(&plan_.config))
       plan_.tokens = TokenPlanner(model_, *lora, options_, targets.sites, plan_.copied, plan_.report).make();
     write_back_all_linear();
@@ -257,16 +257,19 @@ class Planner {
     return false;
   }
 
-  void plan_biases(const Ia3Config&, const std::vector<std::size_t>&) {}
   template <class C>
-  void plan_biases(const C& config, const std::vector<std::size_t>& sites) {
-    if (config.bias == Bias::none) return;
+  [[nodiscard]] static Bias bias_of(const C& config) {
+    if constexpr (requires { config.bias; }) return config.bias;
+    else return Bias::none;
+  }
+  void plan_biases(Bias bias, const std::vector<std::size_t>& sites) {
+    if (bias == Bias::none) return;
     for (const auto& record : records_of(model_))
       if (record.get() != replaced_ && trains_biases(record->generation.pin()->config))  // a hot-swap may be going on
         fail<AdapterError>("a second adapter with bias != none: '" + record->name() + "' trains biases already",
                            "biases belong to the base, and only one adapter of a model may train them",
                            "inject it with bias = none, or delete the other one");
-    if (config.bias == Bias::lora_only) {
+    if (bias == Bias::lora_only) {
       for (const std::size_t site : sites)
         if (trains_bias_of(site)) plan_.biases.push_back(site);
       return;
@@ -299,25 +302,16 @@ class Planner {
   }
 
   [[nodiscard]] static bool trains_biases(const PeftConfig& config) {
-    return std::visit(
-        [](const auto& one) {
-          if constexpr (requires { one.bias; }) return one.bias != Bias::none;
-          else return false;
-        },
-        config);
+    return visit_config(config, [](const auto& one) { return bias_of(one) != Bias::none; });
   }
 
   /// PEFT's rule: the config names the modules that `all_linear` found, and is saved so.
   void write_back_all_linear() {
-    std::visit(
-        [&](auto& config) {
-          if (config.target_modules.kind() != TargetModules::Kind::all_linears) return;
-          std::vector<std::string> names;
-          for (const auto& adapted : plan_.adapted)
-            if (adapted.adapter.parameter.empty()) names.push_back(adapted.adapter.path);
-          config.target_modules = TargetModules(std::move(names));
-        },
-        plan_.config);
+    if (target_fields(plan_.config).targets->kind() != TargetModules::Kind::all_linears) return;
+    std::vector<std::string> names;
+    for (const auto& adapted : plan_.adapted)
+      if (adapted.adapter.parameter.empty()) names.push_back(adapted.adapter.path);
+    visit_config(plan_.config, [&](auto& config) { config.target_modules = TargetModules(std::move(names)); });
   }
 
   const ModelSites& model_;

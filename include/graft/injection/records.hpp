@@ -106,10 +106,9 @@ inline void share_records(const ModelSites& model) {
   const auto records = records_of(model);
   std::vector<std::shared_ptr<AdapterGeneration>> generations;
   for (const auto& record : records) {
-    auto whole = std::make_shared<AdapterGeneration>();
-    whole->config = record->config();
-    whole->number = record->generation.own()->number;
-    whole->identity = record->generation.own()->identity;
+    const AdapterGeneration& own = *record->generation.own();
+    auto whole = std::make_shared<AdapterGeneration>(own.identity, own.config);
+    whole->number = own.number;
     generations.push_back(std::move(whole));
   }
   unsigned next = next_site(model);

@@ -24,13 +24,11 @@ struct TargetFields {
 };
 
 [[nodiscard]] inline TargetFields target_fields(const PeftConfig& config) {
-  return std::visit(
-      []<class C>(const C& c) -> TargetFields {
-        if constexpr (requires { c.layers_to_transform; })
-          return {&c.target_modules, &c.exclude_modules, &c.modules_to_save, &c.layers_to_transform, &c.layers_pattern};
-        else return {&c.target_modules, &c.exclude_modules, &c.modules_to_save};
-      },
-      config);
+  return visit_config(config, []<class C>(const C& c) -> TargetFields {
+    if constexpr (requires { c.layers_to_transform; })
+      return {&c.target_modules, &c.exclude_modules, &c.modules_to_save, &c.layers_to_transform, &c.layers_pattern};
+    else return {&c.target_modules, &c.exclude_modules, &c.modules_to_save};
+  });
 }
 
 /// A list or a regex against one path; unset matches nothing. Which entry of a list it was: -1 for none.
