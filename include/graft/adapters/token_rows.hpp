@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/sort.hpp"
 #include "../kernels/products.hpp"
 #include "../modules/base_weight.hpp"
 #include "../modules/embedding.hpp"
@@ -20,7 +21,7 @@ class TokenRows {
   TokenRows(std::vector<Index> ids, Dtype dtype, Index width)
       : ids_(std::move(ids)), rows_(dtype, Shape{Index(ids_.size()), width}) {
     for (std::size_t i = 0; i < ids_.size(); ++i) places_.emplace_back(ids_[i], Index(i));
-    std::stable_sort(places_.begin(), places_.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    sort_stably(places_, [](const auto& a, const auto& b) { return a.first < b.first; });
     for (std::size_t i = 0; i + 1 < places_.size();)
       if (places_[i].first == places_[i + 1].first) places_.erase(places_.begin() + std::ptrdiff_t(i));
       else ++i;

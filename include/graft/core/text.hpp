@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "version.hpp"
+#include "sort.hpp"
 
 namespace graft {
 
@@ -154,8 +154,7 @@ template <class Range>
     if (distance <= limit && std::find(found.begin(), found.end(), answer) == found.end())
       found.push_back(answer);
   }
-  std::stable_sort(found.begin(), found.end(),
-                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  sort_stably(found, [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<std::string> names;
   for (std::size_t i = 0; i < found.size() && i < at_most; ++i) names.emplace_back(found[i].second);
   return names;

@@ -8,6 +8,7 @@
 
 #include "../adapters/validate.hpp"
 #include "../core/keys.hpp"
+#include "../core/sort.hpp"
 #include "base_values.hpp"
 #include "plan_parameters.hpp"
 #include "plan_targets.hpp"
@@ -114,7 +115,7 @@ class Planner {
       if (kind == LayerKind::linear) check_initialisation(config, *model_.sites[one.site], adapter);
       plan_.adapted.push_back({one.site, std::move(adapter)});
     }
-    std::stable_sort(plan_.adapted.begin(), plan_.adapted.end(), [](const auto& a, const auto& b) { return a.site < b.site; });
+    sort_stably(plan_.adapted, [](const auto& a, const auto& b) { return a.site < b.site; });
     ranks.report_idle(options_.strict_targets, plan_.report);
     alphas.report_idle(options_.strict_targets, plan_.report);
   }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "../core/keys.hpp"
+#include "../core/sort.hpp"
 #include "attention_sites.hpp"
 #include "nested_keys.hpp"
 #include "report.hpp"
@@ -69,7 +71,7 @@ class TargetPlanner {
         matcher_(fields_),
         with_parameters_(with_parameters) {
     for (const ModelNode& node : model.nodes) by_path_.push_back({node.path, &node});
-    std::sort(by_path_.begin(), by_path_.end());
+    sort_stably(by_path_, [](const auto& a, const auto& b) { return a.first < b.first; });
   }
 
   [[nodiscard]] TargetPlan make() && {
@@ -160,7 +162,7 @@ class TargetPlanner {
       if (!node_of(module)) module = adapted_attention(model_, without_base_layers(module).path);
       if (!module.empty()) named.push_back(module);
     }
-    std::sort(named.begin(), named.end());
+    sort_stably(named, std::less<>());
     named.erase(std::unique(named.begin(), named.end()), named.end());
     for (const std::string_view path : with_containers(model_.nodes)) {
       if (is_inside_adapted_at(path)) continue;

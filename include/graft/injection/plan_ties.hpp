@@ -1,12 +1,14 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "../core/sort.hpp"
 #include "plan_targets.hpp"
 #include "tied.hpp"
 
@@ -99,7 +101,7 @@ class TiePlanner {
   static void take_both(std::vector<std::size_t>& sites, const TiedEnds& both) {
     for (const std::size_t site : {both.embedding, both.head})
       if (std::find(sites.begin(), sites.end(), site) == sites.end()) sites.push_back(site);
-    std::sort(sites.begin(), sites.end());
+    sort_stably(sites, std::less<>());
   }
 
   /// PEFT's rule: the config names the embedding, and the head goes with it.

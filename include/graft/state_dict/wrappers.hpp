@@ -7,6 +7,7 @@
 
 #include "../adapters/site_table.hpp"
 #include "../core/python_float.hpp"
+#include "../core/sort.hpp"
 #include "repr_text.hpp"
 
 namespace graft::detail {
@@ -23,7 +24,7 @@ struct LayerWrapper {
   std::vector<LayerWrapper> wrappers;
   std::vector<const SiteEntry*> entries;
   for (const SiteEntry& entry : table.entries) entries.push_back(&entry);
-  std::stable_sort(entries.begin(), entries.end(), [](const SiteEntry* a, const SiteEntry* b) { return a->depth() > b->depth(); });
+  sort_stably(entries, [](const SiteEntry* a, const SiteEntry* b) { return a->depth() > b->depth(); });
   for (const SiteEntry* entry : entries) {
     auto kind = entry->wrapper();
     if (!kind || (entry->copy() && entry->here()->with_outer)) continue;  // printed with what is around it
