@@ -24,20 +24,21 @@ class AdapterDirectory {
   }
   [[nodiscard]] std::shared_ptr<AdapterRecord> find(std::string_view name) const {
     const auto known = names_.find(std::string(name));
-    if (known != names_.end() && known->second->name() == name) return known->second;
+    if (known != names_.end())
+      if (std::shared_ptr<AdapterRecord> record = find(unsigned(known->second)); record && record->name() == name) return record;
     for (const auto& record : records_)  // renamed since
       if (record->name() == name) return record;
     return nullptr;
   }
   void add(const std::shared_ptr<AdapterRecord>& record) {
     records_.insert(at(record->id), record);
-    names_[record->name()] = record;
+    names_.try_emplace(record->name()).first->second = record->id;
     plain_biases_ += !record->plain_biases.empty();
   }
   void remove(unsigned id) {
     const auto place = at(id);
     if (place == records_.end() || (*place)->id != id) return;
-    std::erase_if(names_, [&](const auto& named) { return named.second->id == id; });
+    std::erase_if(names_, [&](const auto& named) { return named.second == id; });
     plain_biases_ -= !(*place)->plain_biases.empty();
     records_.erase(place);
     set_wants_gradients(id, false);
@@ -61,7 +62,7 @@ class AdapterDirectory {
   }
 
   std::vector<std::shared_ptr<AdapterRecord>> records_;
-  std::unordered_map<std::string, std::shared_ptr<AdapterRecord>> names_;
+  std::unordered_map<std::string, std::size_t> names_;  // their ids
   std::vector<unsigned> wanting_;
   std::size_t plain_biases_ = 0;
 };

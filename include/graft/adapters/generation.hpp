@@ -83,7 +83,9 @@ class AdapterGeneration {
   void put(unsigned site, const SiteTable* table, std::shared_ptr<SiteAdapter> adapter) {
     if (slots_.empty()) first_ = site;
     if (site < first_) {
-      slots_.insert(slots_.begin(), first_ - site, Slot{});
+      const std::size_t added = first_ - site;
+      slots_.resize(slots_.size() + added);
+      for (std::size_t i = slots_.size(); i-- > added;) slots_[i] = std::exchange(slots_[i - added], Slot{});
       first_ = site;
     }
     if (site - first_ >= slots_.size()) slots_.resize(site - first_ + 1);

@@ -20,32 +20,36 @@ class TokenRows {
   /// Room for one row of `width` elements per token id. Of an id that is listed twice the last row counts.
   TokenRows(std::vector<Index> ids, Dtype dtype, Index width)
       : ids_(std::move(ids)), rows_(dtype, Shape{Index(ids_.size()), width}) {
-    for (std::size_t i = 0; i < ids_.size(); ++i) places_.emplace_back(ids_[i], Index(i));
-    sort_stably(places_, [](const auto& a, const auto& b) { return a.first < b.first; });
+    for (std::size_t i = 0; i < ids_.size(); ++i) places_.push_back({ids_[i], Index(i)});
+    sort_stably(places_, [](const Place& a, const Place& b) { return a.id < b.id; });
     for (std::size_t i = 0; i + 1 < places_.size();)
-      if (places_[i].first == places_[i + 1].first) places_.erase(places_.begin() + std::ptrdiff_t(i));
+      if (places_[i].id == places_[i + 1].id) places_.erase(places_.begin() + std::ptrdiff_t(i));
       else ++i;
   }
 
   /// As the config lists them: row i is that of token ids()[i].
   [[nodiscard]] const std::vector<Index>& ids() const { return ids_; }
-  /// (token id, the place of its row), by ascending id, each id once.
-  [[nodiscard]] const std::vector<std::pair<Index, Index>>& places() const { return places_; }
+  /// A token and the place of its row.
+  struct Place {
+    Index id, row;
+  };
+  /// By ascending id, each id once.
+  [[nodiscard]] const std::vector<Place>& places() const { return places_; }
   [[nodiscard]] ParameterData& rows() { return rows_; }
   [[nodiscard]] const ParameterData& rows() const { return rows_; }
 
   /// Whether both have a row for the same token.
   [[nodiscard]] bool overlaps(const TokenRows& other) const {
     for (auto a = places_.begin(), b = other.places_.begin(); a != places_.end() && b != other.places_.end();) {
-      if (a->first == b->first) return true;
-      ++(a->first < b->first ? a : b);
+      if (a->id == b->id) return true;
+      ++(a->id < b->id ? a : b);
     }
     return false;
   }
   /// The place of a token's row, or -1.
   [[nodiscard]] Index find(Index id) const {
-    const auto place = std::lower_bound(places_.begin(), places_.end(), id, [](const auto& one, Index wanted) { return one.first < wanted; });
-    return place != places_.end() && place->first == id ? place->second : -1;
+    const auto place = std::lower_bound(places_.begin(), places_.end(), id, [](const Place& one, Index wanted) { return one.id < wanted; });
+    return place != places_.end() && place->id == id ? place->row : -1;
   }
   /// The first element of the row at that place. T: the dtype it was made with.
   template <class T>
@@ -55,7 +59,7 @@ class TokenRows {
 
  private:
   std::vector<Index> ids_;
-  std::vector<std::pair<Index, Index>> places_;
+  std::vector<Place> places_;
   ParameterData rows_;
 };
 

@@ -142,7 +142,11 @@ template <class Range>
 [[nodiscard]] std::vector<std::string> nearest_names(std::string_view name, const Range& candidates,
                                                      std::size_t at_most = 3) {
   const std::size_t limit = std::max<std::size_t>(1, name.size() / 3);
-  std::vector<std::pair<std::size_t, std::string_view>> found;
+  struct Near {
+    std::size_t distance;
+    std::string_view text;
+  };
+  std::vector<Near> found;
   for (const auto& candidate : candidates) {
     const std::string_view whole = candidate;
     const std::string_view end = last_segments(whole, segment_count(name));
@@ -150,13 +154,14 @@ template <class Range>
         end.size() > name.size() ? end.size() - name.size() : name.size() - end.size();
     if (end.empty() || whole == name || shortest > limit) continue;
     const std::size_t distance = edit_distance(name, end);
-    const std::pair answer{distance, distance == 0 ? whole : end};
-    if (distance <= limit && std::find(found.begin(), found.end(), answer) == found.end())
-      found.push_back(answer);
+    const std::string_view answer = distance == 0 ? whole : end;
+    // one text has one distance
+    if (distance <= limit && std::none_of(found.begin(), found.end(), [&](const Near& one) { return one.text == answer; }))
+      found.push_back({distance, answer});
   }
-  sort_stably(found, [](const auto& a, const auto& b) { return a.first < b.first; });
+  sort_stably(found, [](const Near& a, const Near& b) { return a.distance < b.distance; });
   std::vector<std::string> names;
-  for (std::size_t i = 0; i < found.size() && i < at_most; ++i) names.emplace_back(found[i].second);
+  for (std::size_t i = 0; i < found.size() && i < at_most; ++i) names.emplace_back(found[i].text);
   return names;
 }
 

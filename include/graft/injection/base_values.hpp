@@ -32,10 +32,12 @@ namespace graft::detail {
   const LayerFacts facts = site.facts();
   const Index rows = facts.transposed ? facts.in : facts.out, cols = facts.transposed ? facts.out : facts.in;
   check_size(weight.size(), Shape{rows, cols});
-  Matrix<double> values(rows, cols);
-  for (Index i = 0; i < values.size(); ++i)
-    values.data()[i] = element_as<double>(weight.dtype, weight.data, std::size_t(i));
-  if (facts.transposed) return values.transpose();
+  Matrix<double> values(facts.out, facts.in);
+  for (Index row = 0; row < rows; ++row)
+    for (Index col = 0; col < cols; ++col) {
+      const double value = element_as<double>(weight.dtype, weight.data, std::size_t(row * cols + col));
+      values.data()[facts.transposed ? col * rows + row : row * cols + col] = value;
+    }
   return values;
 }
 

@@ -64,8 +64,12 @@ inline void start_from_base(const AnySite& site, const PeftConfig& config, const
   return tokens;
 }
 
-/// What a planned adapter has at each site that it takes, built off to the side: (the place of the site, what is there).
-using NewSiteAdapters = std::vector<std::pair<std::size_t, std::shared_ptr<SiteAdapter>>>;
+/// What a planned adapter has at a site that it takes, by its place, built off to the side.
+struct NewSiteAdapter {
+  std::size_t site;
+  std::shared_ptr<SiteAdapter> adapter;
+};
+using NewSiteAdapters = std::vector<NewSiteAdapter>;
 
 /// Lets a head and its embedding share what one adapter has at both.
 inline void tie_ends(const ModelSites& model, const TiedEnds& ends, SiteAdapter& embedding, SiteAdapter& head) {
@@ -86,7 +90,7 @@ inline void tie_ends(const ModelSites& model, const TiedEnds& ends, SiteAdapter&
 inline void tie_tokens(const ModelSites& model, const NewSiteAdapters& adapters) {
   for (const auto& head : adapters)
     for (const auto& [site, adapter] : adapters)
-      if (adapter->tokens && model.sites[site]->path() == head.second->tied_to) head.second->tokens = adapter->tokens;
+      if (adapter->tokens && model.sites[site]->path() == head.adapter->tied_to) head.adapter->tokens = adapter->tokens;
 }
 
 [[nodiscard]] inline NewSiteAdapters make_site_adapters(const ModelSites& model, const InjectionPlan& plan) {
@@ -95,9 +99,9 @@ inline void tie_tokens(const ModelSites& model, const NewSiteAdapters& adapters)
   const auto at = [&](std::size_t site) -> SiteAdapter& {
     if (place[site] < 0) {
       place[site] = int(adapters.size());
-      adapters.emplace_back(site, std::make_shared<SiteAdapter>());
+      adapters.push_back({site, std::make_shared<SiteAdapter>()});
     }
-    return *adapters[std::size_t(place[site])].second;
+    return *adapters[std::size_t(place[site])].adapter;
   };
   std::vector<AnyAdapterState*> eager;
   for (const auto& [site, adapter] : plan.adapted) {

@@ -1,11 +1,11 @@
 #pragma once
 
 #include <algorithm>
-#include <map>
-#include <set>
 #include <string_view>
+#include <vector>
 
 #include "../core/keys.hpp"
+#include "../core/sort.hpp"
 #include "../tensor/state_dict.hpp"
 
 namespace graft::detail {
@@ -16,25 +16,25 @@ class NestedKeys {
  public:
   explicit NestedKeys(const StateDict* state_dict) {
     if (!state_dict) return;
+    bool is_nested = false;
     for (const auto& [key, view] : *state_dict) {
-      const std::string_view module = adapted_module_of(key);
-      const NestedModule nested = without_base_layers(module);
-      if (!nested.depth) continue;
-      const auto known = depths_.try_emplace(nested.path, nested.depth).first;
-      known->second = std::min(known->second, nested.depth);
-      plain_.insert(module);  // a layer may be called so
+      modules_.push_back(without_base_layers(adapted_module_of(key)));
+      is_nested = is_nested || modules_.back().depth;
     }
-    if (depths_.empty()) return;
-    for (const auto& [key, view] : *state_dict) depths_.erase(adapted_module_of(key));
+    if (!is_nested) modules_.clear();
+    sort_stably(modules_, [](const NestedModule& a, const NestedModule& b) {
+      return a.path < b.path || (a.path == b.path && a.depth < b.depth);
+    });
   }
+  /// The least depth that a key of the module has: where one has none, those of others name a layer called `base_layer`.
   [[nodiscard]] unsigned depth(std::string_view path) const {
-    const auto place = plain_.count(path) ? depths_.end() : depths_.find(path);
-    return place == depths_.end() ? 0 : place->second;
+    const auto place = std::lower_bound(modules_.begin(), modules_.end(), path,
+                                        [](const NestedModule& one, std::string_view wanted) { return one.path < wanted; });
+    return place == modules_.end() || place->path != path ? 0 : place->depth;
   }
 
  private:
-  std::map<std::string_view, unsigned> depths_;
-  std::set<std::string_view> plain_;
+  std::vector<NestedModule> modules_;
 };
 
 }  // namespace graft::detail

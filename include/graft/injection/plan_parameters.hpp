@@ -1,13 +1,14 @@
 #pragma once
 
 #include <algorithm>
-#include <set>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "../core/keys.hpp"
+#include "../core/sort.hpp"
 #include "plan_targets.hpp"
 #include "records.hpp"
 
@@ -166,19 +167,25 @@ class ParameterPlanner {
 
   /// PEFT tells parameters of a module by their place in the nesting, which is one for all adapters.
   void check_others() const {
-    const std::set<std::string> own(config_.target_parameters.begin(), config_.target_parameters.end());
+    const std::vector<std::string> own = sorted_names(config_.target_parameters);
     for (const auto& record : records_of(model_)) {
       if (record.get() == replaced_) continue;
       const auto generation = record->generation.pin();  // a hot-swap may be going on
       const auto* other = std::get_if<LoraConfig>(&generation->config);
       if (!other || other->target_parameters.empty()) continue;
-      const std::set<std::string> theirs(other->target_parameters.begin(), other->target_parameters.end());
+      const std::vector<std::string> theirs = sorted_names(other->target_parameters);
       if (theirs != own)
         fail<ConfigError>("target_parameters is {" + join(own, ", ") + "}, that of adapter '" + record->name() +
                               "' {" + join(theirs, ", ") + "}",
                           "files tell the parameters of a module by their order alone, which all adapters of a model share",
                           "target the same parameters with all of them");
     }
+  }
+
+  [[nodiscard]] static std::vector<std::string> sorted_names(std::vector<std::string> names) {
+    sort_stably(names, std::less<>());
+    names.erase(std::unique(names.begin(), names.end()), names.end());
+    return names;
   }
 
   void report_unmatched(InjectReport& report) const {

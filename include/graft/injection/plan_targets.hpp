@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -71,7 +70,7 @@ class TargetPlanner {
         matcher_(fields_),
         with_parameters_(with_parameters) {
     for (const ModelNode& node : model.nodes) by_path_.push_back({node.path, &node});
-    sort_stably(by_path_, [](const auto& a, const auto& b) { return a.first < b.first; });
+    sort_stably(by_path_, [](const Place& a, const Place& b) { return a.path < b.path; });
   }
 
   [[nodiscard]] TargetPlan make() && {
@@ -99,10 +98,15 @@ class TargetPlanner {
   }
 
  private:
+  struct Place {
+    std::string_view path;
+    const ModelNode* node;
+  };
+
   [[nodiscard]] const ModelNode* node_of(std::string_view path) const {
     const auto place = std::lower_bound(by_path_.begin(), by_path_.end(), path,
-                                        [](const auto& entry, std::string_view wanted) { return entry.first < wanted; });
-    return place != by_path_.end() && place->first == path ? place->second : nullptr;
+                                        [](const Place& one, std::string_view wanted) { return one.path < wanted; });
+    return place != by_path_.end() && place->path == path ? place->node : nullptr;
   }
 
   void take_matches() {
@@ -326,7 +330,7 @@ class TargetPlanner {
   const InjectOptions& options_;
   TargetFields fields_;
   TargetMatcher matcher_;
-  std::vector<std::pair<std::string_view, const ModelNode*>> by_path_;
+  std::vector<Place> by_path_;
   bool with_parameters_ = false, excluded_a_target_ = false;
   TargetPlan plan_;
 };

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -71,7 +70,7 @@ class TargetMatcher {
     if (!layer) return -1;
     const auto& wanted = *fields_.layers_to_transform;
     if (std::find(wanted.begin(), wanted.end(), layer->index) == wanted.end()) return -1;
-    found_.insert(layer->index);
+    if (std::find(found_.begin(), found_.end(), layer->index) == found_.end()) found_.push_back(layer->index);
     peft_agrees_ = peft_agrees_ && layer->peft_agrees;
     return entry;
   }
@@ -80,7 +79,7 @@ class TargetMatcher {
     std::vector<std::string> idle;
     if (fields_.layers_to_transform)
       for (const int layer : *fields_.layers_to_transform)
-        if (!found_.count(layer)) idle.push_back(std::to_string(layer));
+        if (std::find(found_.begin(), found_.end(), layer) == found_.end()) idle.push_back(std::to_string(layer));
     return idle;
   }
   /// False once a module was taken whose layer number PEFT would not find.
@@ -89,7 +88,7 @@ class TargetMatcher {
  private:
   TargetFields fields_;
   std::vector<LayersPattern> layers_pattern_;
-  std::set<int> found_;
+  std::vector<int> found_;
   bool peft_agrees_ = true;
 };
 
