@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../core/error.hpp"
+#include "../core/on_demand.hpp"
 #include "../tensor/init.hpp"
 #include "../tensor/matrix.hpp"
 
@@ -129,7 +130,8 @@ template <class S>
 }
 
 /// @throws ConfigError where the density does not go with the type.
-inline void check_density(CombinationType type, const CombineOptions& options) {
+template <class = OnDemand>
+void check_density(CombinationType type, const CombineOptions& options) {
   if (!prunes(type)) return;
   if (!options.density)
     fail<ConfigError>("a combination that prunes was asked for without a density",

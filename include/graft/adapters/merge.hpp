@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/on_demand.hpp"
 #include "merge_undo.hpp"
 
 namespace graft::detail {

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/on_demand.hpp"
 #include "fold.hpp"
 
 namespace graft::detail {

@@ -8,13 +8,15 @@
 #include <utility>
 #include <vector>
 
+#include "../core/on_demand.hpp"
 #include "merged.hpp"
 #include "names.hpp"
 
 namespace graft {
 
 namespace detail {
-[[nodiscard]] inline std::vector<unsigned> ids_of_names(const ModelSites& model, const std::vector<std::string>& names) {
+template <class = OnDemand>
+[[nodiscard]] std::vector<unsigned> ids_of_names(const ModelSites& model, const std::vector<std::string>& names) {
   std::vector<unsigned> ids;
   for (const std::string& name : names) {
     const unsigned id = need_record(model, name)->id;
@@ -23,13 +25,15 @@ namespace detail {
   return ids;
 }
 
-inline void check_factor(double factor, std::string_view name) {
+template <class = OnDemand>
+void check_factor(double factor, std::string_view name) {
   if (!std::isfinite(factor))
     fail<AdapterError>("the strength of adapter '" + std::string(name) + "' would be " + std::to_string(factor),
                        "it is a factor of what the adapter adds", "use a finite number");
 }
 
-inline void set_requires_grad_of(const ModelSites& model, unsigned id, bool value) {
+template <class = OnDemand>
+void set_requires_grad_of(const ModelSites& model, unsigned id, bool value) {
   if (AdapterDirectory* directory = directory_of(model)) directory->set_wants_gradients(id, value);
   for (const auto& site : model.sites) {
     SiteTable* table = site->table();
@@ -45,7 +49,8 @@ inline void set_requires_grad_of(const ModelSites& model, unsigned id, bool valu
   }
 }
 
-inline void check_tokens(const SiteTable& table, const std::vector<unsigned>& ids) {
+template <class = OnDemand>
+void check_tokens(const SiteTable& table, const std::vector<unsigned>& ids) {
   for (std::size_t i = 0; i < ids.size(); ++i) {
     const SiteEntry* entry = table.find(ids[i]);
     if (!entry || !entry->tokens()) continue;
@@ -55,7 +60,8 @@ inline void check_tokens(const SiteTable& table, const std::vector<unsigned>& id
   }
 }
 /// Two active adapters with a copy of one module, or with a row for one token, would both replace it.
-inline void check_copies(const ModelSites& model, const std::vector<unsigned>& ids) {
+template <class = OnDemand>
+void check_copies(const ModelSites& model, const std::vector<unsigned>& ids) {
   for (const auto& site : model.sites) {
     const SiteTable* table = site->table();
     if (!table) continue;
@@ -141,7 +147,8 @@ void set_scale(M& model, std::string_view name, double factor) {
 namespace detail {
 /// What is current of an adapter at all its sites. Where a copy's sites have records of their own, nothing: then its
 /// number says it all.
-[[nodiscard]] inline std::shared_ptr<const AdapterGeneration> pinned(const ModelSites& model, const AdapterRecord& record) {
+template <class = OnDemand>
+[[nodiscard]] std::shared_ptr<const AdapterGeneration> pinned(const ModelSites& model, const AdapterRecord& record) {
   for (const auto& site : model.sites)
     if (const SiteTable* table = site->table())
       if (const SiteEntry* entry = table->find(record.id); entry && entry->record.get() != &record) return nullptr;

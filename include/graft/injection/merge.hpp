@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../core/keys.hpp"
+#include "../core/on_demand.hpp"
 #include "control.hpp"
 #include "merged.hpp"
 #include "tied.hpp"

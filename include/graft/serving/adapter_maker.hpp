@@ -87,7 +87,7 @@ class AdapterMaker {
     entry->name = name;
     entry->source = std::move(source);
     naming_source_of(*entry, [&] {
-      StagedAdapter staged = stage(*entry);
+      StagedAdapter<> staged = stage(*entry);
       check_limits(staged, name, limits);
       const LoadReport report = staged.load(entry->source.weights, true);
       entry->source.warnings.insert(entry->source.warnings.end(), report.warnings.begin(), report.warnings.end());
@@ -100,7 +100,7 @@ class AdapterMaker {
   [[nodiscard]] Weights make(const ServedEntry& entry) const {
     const auto made = std::make_shared<Counted>();
     naming_source_of(entry, [&] {
-      StagedAdapter staged = stage(entry);
+      StagedAdapter<> staged = stage(entry);
       (void)staged.load(entry.source.weights, false);
       staged.put_into(made->generation);
     });
@@ -128,7 +128,7 @@ class AdapterMaker {
     }
   };
 
-  static void check_limits(const StagedAdapter& staged, const std::string& name, const ServeLimits& limits) {
+  static void check_limits(const StagedAdapter<>& staged, const std::string& name, const ServeLimits& limits) {
     const std::string problem = "adapter '" + name + "' ";
     if (limits.max_rank && staged.rank() > limits.max_rank)
       refuse<ServeCode::rank_too_large>(problem + "has rank " + std::to_string(staged.rank()),
@@ -145,7 +145,7 @@ class AdapterMaker {
                                      "declare the layers graft::Adaptable<…>, or load it into a model of its own");
   }
 
-  [[nodiscard]] StagedAdapter stage(const ServedEntry& entry) const {
+  [[nodiscard]] StagedAdapter<> stage(const ServedEntry& entry) const {
     return {sites_, entry.source.config, entry.source.weights, entry.name, nullptr, "Registry"};
   }
   template <class F>

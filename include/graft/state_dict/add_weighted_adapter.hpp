@@ -6,13 +6,15 @@
 #include <utility>
 #include <vector>
 
+#include "../core/on_demand.hpp"
 #include "combine.hpp"
 #include "combine_ia3.hpp"
 
 namespace graft {
 
 namespace detail {
-inline void check_weights(const std::vector<double>& weights, std::size_t count) {
+template <class = OnDemand>
+void check_weights(const std::vector<double>& weights, std::size_t count) {
   if (weights.size() != count)
     fail<AdapterError>(std::to_string(weights.size()) + " weights for " + std::to_string(count) + " adapters",
                        "every adapter has one weight", "give as many weights as names");

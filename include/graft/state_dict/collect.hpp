@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "../core/on_demand.hpp"
 #include "slots.hpp"
 
 namespace graft {
@@ -14,7 +15,8 @@ namespace graft {
 namespace detail {
 /// With bias = all, PEFT collects every bias of the model by its name in memory: of a module that is saved whole
 /// also the original's, and the copy's once more.
-inline void collect_saved_biases(const ModelSites& model, const AdapterRecord& record, StateDict& state_dict) {
+template <class = OnDemand>
+void collect_saved_biases(const ModelSites& model, const AdapterRecord& record, StateDict& state_dict) {
   for (const auto& site : model.sites) {
     const SiteTable* table = site->table();
     const SiteEntry* entry = table ? table->find(record.id) : nullptr;
@@ -29,7 +31,8 @@ inline void collect_saved_biases(const ModelSites& model, const AdapterRecord& r
   }
 }
 
-[[nodiscard]] inline StateDict adapter_state_dict(const ModelSites& model, std::string_view adapter_name) {
+template <class = OnDemand>
+[[nodiscard]] StateDict adapter_state_dict(const ModelSites& model, std::string_view adapter_name) {
   const auto record = need_record(model, adapter_name);
   StateDict state_dict;
   for (const AdapterSlot& slot : adapter_slots(model, *record)) state_dict.insert(slot.key, slot.read());
@@ -43,29 +46,34 @@ inline void collect_saved_biases(const ModelSites& model, const AdapterRecord& r
   return state_dict;
 }
 
-[[nodiscard]] inline bool has_wrapper(const SiteTable* table, Wrapper kind) {
+template <class = OnDemand>
+[[nodiscard]] bool has_wrapper(const SiteTable* table, Wrapper kind) {
   return table && std::any_of(table->entries.begin(), table->entries.end(), [&](const SiteEntry& one) { return one.wrapper() == kind; });
 }
 /// Whether a copy of the layer is part of one of what is around it.
-[[nodiscard]] inline bool is_copied_with_outer(const SiteTable& table) {
+template <class = OnDemand>
+[[nodiscard]] bool is_copied_with_outer(const SiteTable& table) {
   return std::any_of(table.entries.begin(), table.entries.end(),
                      [](const SiteEntry& one) { return one.copy() && one.here()->with_outer; });
 }
-[[nodiscard]] inline unsigned deepest_of(const SiteTable* table) {
+template <class = OnDemand>
+[[nodiscard]] unsigned deepest_of(const SiteTable* table) {
   unsigned deepest = 0;
   if (table)
     for (const SiteEntry& entry : table->entries) deepest = std::max(deepest, entry.depth());
   return deepest;
 }
 /// What PEFT puts between a site's path and the names of its layer's own tensors.
-[[nodiscard]] inline std::string base_infix(const SiteTable* table) {
+template <class = OnDemand>
+[[nodiscard]] std::string base_infix(const SiteTable* table) {
   if (table && table->is_wrapped()) return nested_path("base_layer", deepest_of(table));
   if (has_wrapper(table, Wrapper::copies)) return "original_module";
   return has_wrapper(table, Wrapper::tokens) ? std::string(token_base) : std::string();
 }
 
 /// The tensors of a site's layer. A parameter has no wrapper of its own: its module's are in `modules`.
-inline void collect_layer(const AnySite& site, const WrappedModules& modules, StateDict& state_dict) {
+template <class = OnDemand>
+void collect_layer(const AnySite& site, const WrappedModules& modules, StateDict& state_dict) {
   const SiteTable* table = site.table();
   const bool is_bare = site.kind() == LayerKind::parameter && !has_wrapper(table, Wrapper::copies);
   const std::string infix = is_bare ? "" : base_infix(table);
@@ -74,7 +82,8 @@ inline void collect_layer(const AnySite& site, const WrappedModules& modules, St
   for (const BaseTensor& tensor : site.tensors()) state_dict.insert(join_path(modules.inside(layer), tensor.key), tensor.read());
 }
 /// A site's adapters as torch registers them: all of one name together, lora_A of each adapter, then lora_B.
-inline void collect_adapters(const AnySite& site, const WrappedModules& modules, StateDict& state_dict) {
+template <class = OnDemand>
+void collect_adapters(const AnySite& site, const WrappedModules& modules, StateDict& state_dict) {
   SiteTable* table = site.table();
   if (!table) return;
   const std::string path = modules.inside(site.path());
@@ -114,7 +123,8 @@ void for_each_in_order(const ModelSites& model, Plain plain, Site site) {
 }
 
 /// Parameters' adapters stand behind everything that their module holds, as the module's wrappers do.
-[[nodiscard]] inline StateDict whole_state_dict(const ModelSites& model) {
+template <class = OnDemand>
+[[nodiscard]] StateDict whole_state_dict(const ModelSites& model) {
   const WrappedModules modules = wrapped_modules(model);
   StateDict all;
   std::vector<std::pair<std::string_view, std::vector<const AnySite*>>> waiting;

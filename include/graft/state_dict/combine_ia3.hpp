@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../adapters/combination.hpp"
+#include "../core/on_demand.hpp"
 #include "derived_adapter.hpp"
 
 namespace graft::detail {
@@ -32,8 +33,9 @@ template <class S = double>
 }
 
 /// Feed-forward modules by PEFT's rule where that means the same sites, else by their paths.
-inline void choose_feedforward(const Records& records, const std::vector<std::string>& paths,
-                               const std::vector<std::string>& feedforward, Ia3Config& config) {
+template <class = OnDemand>
+void choose_feedforward(const Records& records, const std::vector<std::string>& paths,
+                        const std::vector<std::string>& feedforward, Ia3Config& config) {
   std::vector<const TargetModules*> all;
   for (const auto& record : records)
     all.push_back(&std::get<Ia3Config>(record->config()).feedforward_modules);

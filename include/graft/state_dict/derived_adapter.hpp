@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "../core/on_demand.hpp"
 #include "../injection/control.hpp"
 #include "../injection/inject.hpp"
 #include "load.hpp"
@@ -23,7 +24,8 @@ struct DerivedAdapter {
 };
 
 /// What no verb that makes an adapter of others can carry over; DoRA's magnitudes only where the update stays what it is.
-inline void check_derivable(const Records& records, std::string_view verb, bool keeps_update = false) {
+template <class = OnDemand>
+void check_derivable(const Records& records, std::string_view verb, bool keeps_update = false) {
   const auto refuse = [&](bool is_set, std::string_view field, const char* why) {
     if (is_set)
       fail<AdapterError>(std::string(verb) + " of an adapter with " + std::string(field), why,
@@ -45,8 +47,9 @@ inline void check_derivable(const Records& records, std::string_view verb, bool 
 }
 
 /// The adapters of these names. @throws AdapterError for none, an unknown one or one twice.
-[[nodiscard]] inline Records need_records(const ModelSites& model, const std::vector<std::string>& names,
-                                          std::string_view verb) {
+template <class = OnDemand>
+[[nodiscard]] Records need_records(const ModelSites& model, const std::vector<std::string>& names,
+                                   std::string_view verb) {
   if (names.empty())
     fail<AdapterError>(std::string(verb) + " of no adapters", "there is nothing to make the new one of",
                        "name at least one");
@@ -59,7 +62,8 @@ inline void check_derivable(const Records& records, std::string_view verb, bool 
   return records;
 }
 
-inline void check_new_name(const ModelSites& model, const std::string& name) {
+template <class = OnDemand>
+void check_new_name(const ModelSites& model, const std::string& name) {
   check_adapter_name(name);
   if (find_record(model, name))
     fail<AdapterError>("the model has an adapter '" + name + "' already", "the new one would overwrite it",
@@ -67,8 +71,9 @@ inline void check_new_name(const ModelSites& model, const std::string& name) {
 }
 
 /// Copies of modules that the adapters keep: at most one of a module. Their names, for the config.
-[[nodiscard]] inline std::vector<std::string> take_copies(const ModelSites& model, const Records& records,
-                                                          StateDict& tensors) {
+template <class = OnDemand>
+[[nodiscard]] std::vector<std::string> take_copies(const ModelSites& model, const Records& records,
+                                                   StateDict& tensors) {
   for (const auto& site : model.sites) {
     const AdapterRecord* owner = nullptr;
     for (const auto& record : records) {
@@ -99,8 +104,9 @@ inline void check_new_name(const ModelSites& model, const std::string& name) {
 /// PEFT's rule for the targets of an adapter that was made of others: lists are united, patterns joined by
 /// `|`.
 /// @throws AdapterError for a mix of both.
-[[nodiscard]] inline TargetModules united(const std::vector<const TargetModules*>& all,
-                                          std::string_view field) {
+template <class = OnDemand>
+[[nodiscard]] TargetModules united(const std::vector<const TargetModules*>& all,
+                                   std::string_view field) {
   using Kind = TargetModules::Kind;
   std::vector<std::string> names;
   std::string pattern;
@@ -176,8 +182,9 @@ template <class V>
 }
 
 /// Injects and loads it: frozen, and not active. What can fail does so before anything changes.
-inline InjectReport add_derived(const ModelSites& model, const DerivedAdapter& derived,
-                                const std::string& name) {
+template <class = OnDemand>
+InjectReport add_derived(const ModelSites& model, const DerivedAdapter& derived,
+                         const std::string& name) {
   InjectReport report = inject(model, derived.config, name,
                                {.low_cpu_mem_usage = true,
                                 .activate = false,

@@ -7,12 +7,14 @@
 #include <string_view>
 #include <utility>
 
+#include "../core/on_demand.hpp"
 #include "staged.hpp"
 
 namespace graft {
 
 namespace detail {
-inline void check_same_sites(const ModelSites& model, const AdapterParts& old, const AdapterParts& next) {
+template <class = OnDemand>
+void check_same_sites(const ModelSites& model, const AdapterParts& old, const AdapterParts& next) {
   for (std::size_t i = 0; i < model.sites.size(); ++i) {
     if (!old.at[i] == !next.at[i]) continue;
     fail<AdapterError>("hotswap_adapter: the new weights of '" + old.name + "' " +
@@ -23,7 +25,8 @@ inline void check_same_sites(const ModelSites& model, const AdapterParts& old, c
 }
 
 /// The layers hold the trained values while their adapter is active, and forwards read them there, one by one.
-[[nodiscard]] inline bool stand_in_layers(const ModelSites& model, const std::vector<PlainBias>& biases) {
+template <class = OnDemand>
+[[nodiscard]] bool stand_in_layers(const ModelSites& model, const std::vector<PlainBias>& biases) {
   for (const PlainBias& bias : biases)
     for (const BaseTensor& tensor : model.plain) {
       if (tensor.key != bias.key) continue;
@@ -33,7 +36,8 @@ inline void check_same_sites(const ModelSites& model, const AdapterParts& old, c
   return true;
 }
 
-[[nodiscard]] inline bool any_wants_gradients(const AdapterParts& parts) {
+template <class = OnDemand>
+[[nodiscard]] bool any_wants_gradients(const AdapterParts& parts) {
   for (const SiteAdapter* here : parts.at) {
     if (!here) continue;
     if (here->copy_trains || (here->bias && here->bias->requires_grad()) ||
@@ -46,8 +50,9 @@ inline void check_same_sites(const ModelSites& model, const AdapterParts& old, c
   return false;
 }
 
-inline LoadReport hotswap(const ModelSites& model, const StateDict& state_dict, const PeftConfig& config,
-                          std::string_view adapter_name, bool may_borrow = false) {
+template <class = OnDemand>
+LoadReport hotswap(const ModelSites& model, const StateDict& state_dict, const PeftConfig& config,
+                   std::string_view adapter_name, bool may_borrow = false) {
   constexpr std::string_view verb = "hotswap_adapter";
   const auto record = need_record(model, adapter_name);
   check_not_merged(model, *record, verb);

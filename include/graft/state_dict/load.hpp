@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/on_demand.hpp"
 #include "../injection/merged.hpp"
 #include "../injection/plan_ties.hpp"
 #include "collect.hpp"
@@ -39,6 +40,7 @@ struct LoadTarget {
 };
 
 /// Loads all or nothing: every check is made before the first byte moves.
+template <class = OnDemand>
 class Loader {
  public:
   /// `source` is what should belong to the tensors: "config", "model".
@@ -144,7 +146,8 @@ class Loader {
 };
 
 /// Keys that PEFT writes beside an adapter's own, and that mean the base: accepted where they belong to it.
-inline void accept_base_keys(const ModelSites& model, const AdapterParts& parts, Loader& loader) {
+template <class = OnDemand>
+void accept_base_keys(const ModelSites& model, const AdapterParts& parts, Loader<>& loader) {
   for (std::size_t i = 0; i < model.sites.size(); ++i)
     // with bias = all, PEFT writes the original's biases of a saved module too
     if (parts.at[i] && parts.at[i]->copy)
@@ -152,7 +155,8 @@ inline void accept_base_keys(const ModelSites& model, const AdapterParts& parts,
 }
 
 /// The shapes of a model's embedding tables.
-[[nodiscard]] inline std::vector<Shape> embedding_shapes(const ModelSites& model) {
+template <class = OnDemand>
+[[nodiscard]] std::vector<Shape> embedding_shapes(const ModelSites& model) {
   std::vector<Shape> shapes;
   for (const ModelNode& node : model.nodes) {
     if (!node.is_layer || node.kind != LayerKind::embedding) continue;
@@ -193,7 +197,8 @@ void for_each_whole_embedding(const ModelSites& model, const AdapterParts& parts
 }
 
 /// A loader for the tensors of an adapter, wherever they stand.
-[[nodiscard]] inline Loader adapter_loader(const ModelSites& model, const AdapterParts& parts, const LoadOptions& options) {
+template <class = OnDemand>
+[[nodiscard]] Loader<> adapter_loader(const ModelSites& model, const AdapterParts& parts, const LoadOptions& options) {
   Loader loader(options, "adapter '" + parts.name + "'", "config");
   for (AdapterSlot& slot : adapter_slots(model, parts)) {
     loader.add({std::move(slot.key), slot.dtype, slot.shape, std::move(slot.write)}, slot.other_keys);
@@ -204,7 +209,8 @@ void for_each_whole_embedding(const ModelSites& model, const AdapterParts& parts
 }
 
 /// Both ends of a tie stand in the file. Where they differ PEFT keeps what it reads last, the head's.
-inline void settle_ties(const ModelSites& model, const AdapterParts& parts, LoadReport& report) {
+template <class = OnDemand>
+void settle_ties(const ModelSites& model, const AdapterParts& parts, LoadReport& report) {
   for (std::size_t head = 0; head < parts.at.size(); ++head) {
     const SiteAdapter* at_head = parts.at[head];
     if (!at_head || !at_head->state || at_head->tied_to.empty()) continue;
@@ -217,16 +223,17 @@ inline void settle_ties(const ModelSites& model, const AdapterParts& parts, Load
 }
 
 /// `prepare`, where given, is called before the shapes and dtypes of what is there are looked at.
-inline LoadReport load_adapter_state(const ModelSites& model, const StateDict& state_dict, std::string_view adapter_name,
-                                     const LoadOptions& options,
-                                     void (*prepare)(const ModelSites&, const AdapterParts&, const StateDict&) = nullptr) {
+template <class = OnDemand>
+LoadReport load_adapter_state(const ModelSites& model, const StateDict& state_dict, std::string_view adapter_name,
+                              const LoadOptions& options,
+                              void (*prepare)(const ModelSites&, const AdapterParts&, const StateDict&) = nullptr) {
   const auto record = need_record(model, adapter_name);
   check_not_merged(model, *record, "set_peft_model_state_dict");
   share_records(model);
   const AdapterParts parts = parts_of(model, *record);
   NestingGuard nesting(model, parts, state_dict);
   if (prepare) prepare(model, parts, state_dict);
-  Loader loader = adapter_loader(model, parts, options);
+  Loader<> loader = adapter_loader(model, parts, options);
   std::vector<std::string> whole;
   for_each_whole_embedding(model, parts, state_dict, [&](const std::string& key, BaseTensor tensor, const SiteTable* table) {
     check_base_is_pristine(table, "set_peft_model_state_dict");

@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/on_demand.hpp"
 #include "../injection/nested_keys.hpp"
 #include "slots.hpp"
 
@@ -10,6 +11,7 @@ namespace graft::detail {
 
 /// Puts an adapter inside of the wrappers that a state dict's keys name (`q_proj.base_layer.ia3_l`), where the keys do;
 /// back where it was unless `keep` is called.
+template <class = OnDemand>
 class NestingGuard {
  public:
   NestingGuard(const ModelSites& model, const AdapterParts& parts, const StateDict& state_dict) {

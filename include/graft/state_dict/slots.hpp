@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../core/keys.hpp"
+#include "../core/on_demand.hpp"
 #include "../injection/records.hpp"
 #include "wrapped_modules.hpp"
 
@@ -33,7 +34,8 @@ struct AdapterParts {
   bool plain_biases_in_place;
 };
 
-[[nodiscard]] inline AdapterParts parts_of(const ModelSites& model, const AdapterRecord& record) {
+template <class = OnDemand>
+[[nodiscard]] AdapterParts parts_of(const ModelSites& model, const AdapterRecord& record) {
   AdapterParts parts{record.name(), {}, &record.plain_biases, record.plain_biases_in_place};
   for (const auto& site : model.sites) {
     const SiteTable* table = site->table();
@@ -44,7 +46,8 @@ struct AdapterParts {
 }
 
 /// The tensors of one adapter, as PEFT orders them: site by site, its parameters, copies and trained biases.
-[[nodiscard]] inline std::vector<AdapterSlot> adapter_slots(const ModelSites& model, const AdapterParts& parts) {
+template <class = OnDemand>
+[[nodiscard]] std::vector<AdapterSlot> adapter_slots(const ModelSites& model, const AdapterParts& parts) {
   std::vector<AdapterSlot> slots;
   const WrappedModules modules(model, [&](std::size_t i) { return parts.at[i] && parts.at[i]->state; });
   const auto of_data = [&](std::string key, std::vector<std::string> others, ParameterData* data, std::string in_memory) {
@@ -113,7 +116,8 @@ struct AdapterParts {
   }
   return slots;
 }
-[[nodiscard]] inline std::vector<AdapterSlot> adapter_slots(const ModelSites& model, const AdapterRecord& record) {
+template <class = OnDemand>
+[[nodiscard]] std::vector<AdapterSlot> adapter_slots(const ModelSites& model, const AdapterRecord& record) {
   return adapter_slots(model, parts_of(model, record));
 }
 

@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "../core/on_demand.hpp"
 #include "../injection/inject.hpp"
 #include "load.hpp"
 
@@ -13,6 +14,7 @@ namespace graft::detail {
 
 /// An adapter that is built off to the side of a model, with weights that the model does not show to anyone yet.
 /// Forwards of the model may run meanwhile, verbs may not.
+template <class = OnDemand>
 class StagedAdapter {
  public:
   /// Plans it and makes its parameters, without memory. `replaced` is the adapter whose place it will take, or null.

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/on_demand.hpp"
 #include "../injection/merged.hpp"
 #include "wrappers.hpp"
 
@@ -44,7 +45,8 @@ struct ParameterCounts {
 };
 
 namespace detail {
-[[nodiscard]] inline std::vector<std::string> names_of_ids(const ModelSites& model, const std::vector<unsigned>& ids) {
+template <class = OnDemand>
+[[nodiscard]] std::vector<std::string> names_of_ids(const ModelSites& model, const std::vector<unsigned>& ids) {
   std::vector<std::string> names;
   const auto records = records_of(model);
   for (const unsigned id : ids)
@@ -53,7 +55,8 @@ namespace detail {
   return names;
 }
 
-[[nodiscard]] inline LayerStatus status_of(const ModelSites& model, const AnySite& site) {
+template <class = OnDemand>
+[[nodiscard]] LayerStatus status_of(const ModelSites& model, const AnySite& site) {
   const SiteTable& table = *site.table();
   LayerStatus status;
   status.name = site.path();
@@ -88,7 +91,8 @@ namespace detail {
   return status;
 }
 
-[[nodiscard]] inline std::vector<LayerStatus> layer_status(const ModelSites& model) {
+template <class = OnDemand>
+[[nodiscard]] std::vector<LayerStatus> layer_status(const ModelSites& model) {
   std::vector<LayerStatus> all;
   for (const auto& site : model.sites)
     if (const SiteTable* table = site->table(); table && !table->entries.empty()) all.push_back(status_of(model, *site));
@@ -98,7 +102,8 @@ namespace detail {
   return all;
 }
 
-[[nodiscard]] inline ParameterCounts count_parameters(const ModelSites& model) {
+template <class = OnDemand>
+[[nodiscard]] ParameterCounts count_parameters(const ModelSites& model) {
   ParameterCounts counts;
   std::set<const void*> seen;  // tied tensors are one parameter
   const auto add_base = [&](const BaseTensor& tensor) {
@@ -134,7 +139,8 @@ namespace detail {
   return counts;
 }
 
-[[nodiscard]] inline ModelStatus model_status(const ModelSites& model) {
+template <class = OnDemand>
+[[nodiscard]] ModelStatus model_status(const ModelSites& model) {
   const std::vector<LayerStatus> layers = layer_status(model);
   const ParameterCounts counts = count_parameters(model);
   ModelStatus status;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../core/keys.hpp"
+#include "../core/on_demand.hpp"
 #include "../core/text.hpp"
 #include "../injection/site.hpp"
 
@@ -51,7 +52,8 @@ class WrappedModules {
 };
 
 /// As all adapters of the model together make it.
-[[nodiscard]] inline WrappedModules wrapped_modules(const ModelSites& model) {
+template <class = OnDemand>
+[[nodiscard]] WrappedModules wrapped_modules(const ModelSites& model) {
   return WrappedModules(model, [&](std::size_t i) {
     const SiteTable* table = model.sites[i]->table();
     return table && std::any_of(table->entries.begin(), table->entries.end(),

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "../core/on_demand.hpp"
 #include "ids.hpp"
 #include "kv_cache.hpp"
 #include "selection.hpp"
@@ -68,6 +69,7 @@ class Batch {
   Batch() : own_(std::make_unique<Workspace>()), workspace_(own_.get()) {}
 
   /// Forgets the rows and keeps the memory.
+  template <class = OnDemand>
   void clear() {
     sequences_.clear();
     segments_.clear();
@@ -80,6 +82,7 @@ class Batch {
   }
   /// Adds a sequence of `rows` rows. `position` is that of its first row: by default the cache's length, or 0.
   /// @throws CacheError when position and cache disagree, the cache is full, or it serves two sequences.
+  template <class = OnDemand>
   Batch& add(Index rows, const AdapterSelection& selection = {}, AnyKvCache cache = {}, Index position = -1) {
     check(rows, cache, position);
     append(rows, cache ? cache.length() : std::max<Index>(position, 0), cache, selection.follows_active(),
@@ -104,6 +107,7 @@ class Batch {
   void set_parallel_for(const ParallelFor& parallel_for) { workspace_->set_parallel_for(parallel_for); }
 
   /// The same sequences with only their last `count` rows and no cache: those rows are cached already.
+  template <class = OnDemand>
   [[nodiscard]] const Batch& tail(Index count) const {
     auto found = std::find_if(tails_.begin(), tails_.end(), [&](const Tail& tail) { return tail.count == count; });
     if (found == tails_.end()) found = tails_.insert(tails_.end(), Tail{count, std::make_unique<Batch>(workspace_), false});
@@ -124,6 +128,7 @@ class Batch {
     bool fresh;
   };
 
+  template <class = OnDemand>
   void check(Index rows, const AnyKvCache& cache, Index position) const {
     if (rows < 0) fail<ShapeError>("a sequence of " + std::to_string(rows) + " rows", "rows are counted", "pass 0 or more");
     if (!cache) return;
@@ -140,6 +145,7 @@ class Batch {
                        "a cache has a fixed capacity", "make a larger one");
   }
 
+  template <class = OnDemand>
   void append(Index rows, Index position, AnyKvCache cache, bool active, std::span<const WeightedAdapter> list) {
     sequences_.push_back({rows_, rows, position, cache});
     unsigned& place = place_of(active, list);
@@ -164,9 +170,11 @@ class Batch {
     rows_ += rows;
   }
 
+  template <class = OnDemand>
   [[nodiscard]] std::span<const WeightedAdapter> list_of(const Segment& segment) const {
     return std::span<const WeightedAdapter>(adapters_).subspan(segment.first, segment.count);
   }
+  template <class = OnDemand>
   [[nodiscard]] static std::size_t hash_of(bool active, std::span<const WeightedAdapter> list) {
     std::size_t hash = active;
     for (const WeightedAdapter& one : list)
@@ -174,6 +182,7 @@ class Batch {
     return hash ^ hash >> 32;
   }
   /// Where the number of the first segment with that selection stands, counted from 1, or will stand.
+  template <class = OnDemand>
   unsigned& place_of(bool active, std::span<const WeightedAdapter> list) {
     if (2 * (leaders_ + 1) > places_.size()) {  // at most half full, so that every search ends
       places_.assign(std::max<std::size_t>(16, 2 * places_.size()), 0u);
@@ -182,6 +191,7 @@ class Batch {
     }
     return probe(active, list);
   }
+  template <class = OnDemand>
   unsigned& probe(bool active, std::span<const WeightedAdapter> list) {
     const std::size_t mask = places_.size() - 1;
     for (std::size_t i = hash_of(active, list) & mask;; i = (i + 1) & mask) {
@@ -192,6 +202,7 @@ class Batch {
     }
   }
 
+  template <class = OnDemand>
   void fill_tail(Batch& tail, Index count) const {
     tail.clear();
     std::size_t at = 0;
@@ -203,6 +214,7 @@ class Batch {
                   list_of(segment));
     }
   }
+  template <class = OnDemand>
   void outdate_tails() {
     for (Tail& tail : tails_) tail.fresh = false;
   }

@@ -10,6 +10,7 @@
 
 #include "../core/dtype.hpp"
 #include "../core/error.hpp"
+#include "../core/on_demand.hpp"
 #include "shape.hpp"
 
 namespace graft {
@@ -51,6 +52,7 @@ class StateDict {
                            "the state dict has " + std::to_string(size()) + " other keys", "see keys()");
     return *view;
   }
+  template <class = OnDemand>
   [[nodiscard]] std::vector<std::string> keys() const {
     std::vector<std::string> all;
     all.reserve(size());
@@ -68,6 +70,7 @@ class StateDict {
   }
   void insert(value_type entry) { insert(std::move(entry.first), std::move(entry.second)); }
   /// Removes a key; whether it was there.
+  template <class = OnDemand>
   bool erase(std::string_view key) {
     const auto place = places_.find(std::string(key));
     if (place == places_.end()) return false;
@@ -78,6 +81,7 @@ class StateDict {
     return true;
   }
   /// The same tensors with bytes of their own, in one block. Meta tensors stay meta.
+  template <class = OnDemand>
   [[nodiscard]] StateDict clone() const {
     constexpr std::size_t alignment = 64;
     const auto padded = [](std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; };
