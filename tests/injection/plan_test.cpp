@@ -15,7 +15,7 @@ graft::InjectionPlan plan(const tree::Net& net, const graft::PeftConfig& config,
                           const graft::InjectOptions& options = {}) {
   const graft::ModelSites sites = graft::sites_of(net);
   const std::string name = "default";
-  return graft::detail::Planner(sites, config, options, name, nullptr).make();
+  return graft::detail::plan_injection(sites, config, options, name, nullptr);
 }
 
 }  // namespace
@@ -112,7 +112,7 @@ TEST_CASE("schemes of init_lora_weights that do not fit a layer are errors of th
   const auto plan_for = [](const auto& net, const LoraConfig& config, const graft::InjectOptions& options = {}) {
     const graft::ModelSites sites = graft::sites_of(net);
     const std::string name = "default";
-    return graft::detail::Planner(sites, config, options, name, nullptr).make();
+    return graft::detail::plan_injection(sites, config, options, name, nullptr);
   };
   const Linear net;
   for (const char* scheme : {"pissa", "pissa_niter_4", "olora", "orthogonal", "eva"}) {

@@ -101,30 +101,29 @@ struct LayerIndex {
 /// none.
 [[nodiscard]] inline std::optional<LayerIndex> layer_index(
     std::string_view path, const std::vector<LayersPattern>& layers_patterns) {
-  struct Number {
-    std::size_t begin, component;
-    int value;
-  };
-  std::vector<Number> numbers;  // those with a component before them and one after
-  std::vector<std::size_t> components;
+  std::vector<std::size_t> components;  // where those begin that have one after them
+  std::vector<std::size_t> numbers;     // which of these are numbers, the first component apart
+  std::vector<int> values;              // the numbers
   for (std::size_t begin = 0;;) {
     const std::size_t dot = path.find('.', begin);
     if (dot == std::string_view::npos) break;
     int value = 0;
     const auto [end, error] = std::from_chars(path.data() + begin, path.data() + dot, value);
-    if (error == std::errc{} && end == path.data() + dot && path[begin] != '-' && begin > 0)
-      numbers.push_back({begin, components.size(), value});
+    if (error == std::errc{} && end == path.data() + dot && path[begin] != '-' && begin > 0) {
+      numbers.push_back(components.size());
+      values.push_back(value);
+    }
     components.push_back(begin);
     begin = dot + 1;
   }
   for (const LayersPattern& pattern : layers_patterns)
     for (const std::size_t begin : components)
-      for (auto number = numbers.rbegin(); number != numbers.rend() && number->begin > begin; ++number)
-        if (pattern.matches(path.substr(begin, number->begin - 1 - begin))) return LayerIndex{number->value};
+      for (std::size_t i = numbers.size(); i-- > 0 && components[numbers[i]] > begin;)
+        if (pattern.matches(path.substr(begin, components[numbers[i]] - 1 - begin))) return LayerIndex{values[i]};
   if (numbers.empty() || !layers_patterns.empty()) return std::nullopt;
-  for (const Number& number : numbers)
-    if (number.component >= 2) return LayerIndex{number.value};
-  return LayerIndex{numbers.front().value, false};
+  for (std::size_t i = 0; i < numbers.size(); ++i)
+    if (numbers[i] >= 2) return LayerIndex{values[i]};
+  return LayerIndex{values.front(), false};
 }
 
 }  // namespace graft

@@ -179,7 +179,7 @@ inline InjectReport inject(const ModelSites& model, const PeftConfig& config, co
   if (old && !options.replace)
     fail<AdapterError>("the model has an adapter '" + name + "' already", "a second injection would throw its weights away",
                        "choose another name, delete_adapter() it first, or set InjectOptions::replace");
-  InjectionPlan plan = Planner(model, config, options, name, old ? old.get() : options.instead_of).make();
+  InjectionPlan plan = plan_injection(model, config, options, name, old ? old.get() : options.instead_of);
 
   const auto record = std::make_shared<AdapterRecord>(next_id(model), name, plan.config);
   std::vector<unsigned> selected = selected_of(model);

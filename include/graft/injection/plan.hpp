@@ -37,20 +37,19 @@ struct InjectionPlan {
 
 namespace detail {
 
-/// Makes an `InjectionPlan`. Every error of an injection is raised here.
+/// Fills an `InjectionPlan` that has a config.
 class Planner {
  public:
-  /// `replaced` is the adapter that will go, or null.
-  Planner(const ModelSites& model, const PeftConfig& config, const InjectOptions& options, const std::string& name,
-          const AdapterRecord* replaced)
+  Planner(const ModelSites& model, const InjectOptions& options, const std::string& name, const AdapterRecord* replaced,
+          InjectionPlan& plan)
       : model_(model),
         options_(options),
         name_(name),
         replaced_(replaced),
         nested_(options.file ? options.file : options.state_dict),
-        plan_{.config = config} {}
+        plan_(plan) {}
 
-  [[nodiscard]] InjectionPlan make() && {
+  void make() && {
     visit_config(plan_.config, [](const auto& config) { config.validate(); });
     InjectReport of_parameters;
     if (const auto* lora = std::get_if<LoraConfig>(&plan_.config))
@@ -74,7 +73,6 @@ class Planner {
       plan_.report.matched.push_back({is_path_whole ? adapter.path : join_path(adapter.path, adapter.parameter), facts.kind, facts.in,
                                       facts.out, adapter.r});
     }
-    return std::move(plan_);
   }
 
  private:
@@ -321,8 +319,16 @@ class Planner {
   const AdapterRecord* replaced_;
   NestedKeys nested_;
   std::vector<TargetedParameter> parameters_;
-  InjectionPlan plan_;
+  InjectionPlan& plan_;
 };
+
+/// Every error of an injection is raised here. `replaced` is the adapter that will go, or null.
+[[nodiscard]] inline InjectionPlan plan_injection(const ModelSites& model, const PeftConfig& config, const InjectOptions& options,
+                                                  const std::string& name, const AdapterRecord* replaced) {
+  InjectionPlan plan{.config = config};
+  Planner(model, options, name, replaced, plan).make();
+  return plan;
+}
 
 }  // namespace detail
 }  // namespace graft

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/on_demand.hpp"
 #include "../core/text.hpp"
 #include "site.hpp"
 
@@ -168,7 +169,8 @@ inline void enroll(const ModelSites& model, const std::shared_ptr<AdapterRecord>
   return nullptr;
 }
 
-[[noreturn]] inline void unknown_adapter(const ModelSites& model, std::string_view name) {
+template <class = OnDemand>
+[[noreturn]] void unknown_adapter(const ModelSites& model, std::string_view name) {
   std::vector<std::string> names;
   for (const auto& record : records_of(model)) names.push_back(record->name());
   const auto near = nearest_names(name, names);
@@ -177,7 +179,8 @@ inline void enroll(const ModelSites& model, const std::shared_ptr<AdapterRecord>
                      near.empty() ? "inject or load it first" : "did you mean '" + near.front() + "'?");
 }
 
-[[nodiscard]] inline std::shared_ptr<AdapterRecord> need_record(const ModelSites& model, std::string_view name) {
+template <class = OnDemand>
+[[nodiscard]] std::shared_ptr<AdapterRecord> need_record(const ModelSites& model, std::string_view name) {
   if (auto record = find_record(model, name)) return record;
   unknown_adapter(model, name);
 }

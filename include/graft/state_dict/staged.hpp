@@ -23,7 +23,7 @@ class StagedAdapter {
                 const AdapterRecord* replaced, std::string_view verb)
       : model_(model) {
     const InjectOptions options{.low_cpu_mem_usage = true, .activate = false, .file = &state_dict};
-    InjectionPlan plan = Planner(model, config, options, name, replaced).make();
+    InjectionPlan plan = plan_injection(model, config, options, name, replaced);
     check_pristine(plan, verb);
     adapters_ = make_site_adapters(model, plan);
     plain_biases = make_plain_biases(model, plan);
