@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <initializer_list>
+#include <vector>
 
 using graft::AdapterParameter;
 using graft::ParameterData;
@@ -24,6 +26,12 @@ class Two final : public graft::AnyAdapterState {
 
 constexpr graft::Index large = graft::Index(huge_page) / 4 + 3;
 void fill(ParameterData& parameter, int value) { std::memset(parameter.data(), value, parameter.bytes()); }
+std::vector<AdapterParameter> parameters_of(std::initializer_list<Two*> states) {
+  std::vector<AdapterParameter> all;
+  for (Two* state : states)
+    for (const AdapterParameter& parameter : state->parameters()) all.push_back(parameter);
+  return all;
+}
 bool holds(const ParameterData& parameter, int value) {
   return std::all_of(parameter.data(), parameter.data() + parameter.bytes(), [&](std::byte b) { return b == std::byte(value); });
 }
@@ -33,7 +41,7 @@ bool holds(const ParameterData& parameter, int value) {
 TEST_CASE("parameters of a name lie side by side, zero and apart from each other, and outlive each other") {
   auto one = std::make_unique<Two>(large, 5);
   Two two(large, 7), three(large, 9);
-  graft::detail::set_memory_aside({one.get(), &two, &three});
+  graft::detail::set_memory_aside(parameters_of({one.get(), &two, &three}));
   for (Two* state : {one.get(), &two, &three}) {
     CHECK(state->a.is_meta());
     CHECK(state->b.is_meta());
@@ -59,7 +67,7 @@ TEST_CASE("parameters of a name lie side by side, zero and apart from each other
 
 TEST_CASE("what is set aside belongs to one parameter: neither copies nor shares have it") {
   Two state(2 * large, 5);
-  graft::detail::set_memory_aside({&state});
+  graft::detail::set_memory_aside(parameters_of({&state}));
   ParameterData copy = state.a, shared = state.a.share();
   ParameterData assigned(graft::Dtype::f32, {1});
   assigned = state.a;

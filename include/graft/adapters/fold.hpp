@@ -90,12 +90,13 @@ class Fold final : public AnyFold {
     const Index width = door_.base().shape()[1];
     TokenRows kept(ids, dtype_of<T>, width);
     kept.rows().allocate();
-    for (const auto& [id, place] : kept.places())
-      door_.base().copy_rows(id, out(reinterpret_cast<T*>(kept.rows().data()) + place * width, 1, width));
+    for (const Index place : kept.places())
+      door_.base().copy_rows(kept.id_at(place), out(reinterpret_cast<T*>(kept.rows().data()) + place * width, 1, width));
     return kept;
   }
   void write_rows(const TokenRows& kept) override {
-    for (const auto& [id, place] : kept.places()) door_.write_rows(id, in<T>(kept.row<T>(place), 1, kept.rows().shape().cols()));
+    for (const Index place : kept.places())
+      door_.write_rows(kept.id_at(place), in<T>(kept.row<T>(place), 1, kept.rows().shape().cols()));
   }
   void fold_bias() override {
     const std::vector<T> bias = folded_bias();

@@ -20,36 +20,31 @@ class TokenRows {
   /// Room for one row of `width` elements per token id. Of an id that is listed twice the last row counts.
   TokenRows(std::vector<Index> ids, Dtype dtype, Index width)
       : ids_(std::move(ids)), rows_(dtype, Shape{Index(ids_.size()), width}) {
-    for (std::size_t i = 0; i < ids_.size(); ++i) places_.push_back({ids_[i], Index(i)});
-    sort_stably(places_, [](const Place& a, const Place& b) { return a.id < b.id; });
-    for (std::size_t i = 0; i + 1 < places_.size();)
-      if (places_[i].id == places_[i + 1].id) places_.erase(places_.begin() + std::ptrdiff_t(i));
-      else ++i;
+    for (const std::size_t i : sorted_order(ids_.size(), [&](std::size_t a, std::size_t b) { return ids_[a] < ids_[b]; }))
+      if (!places_.empty() && id_at(places_.back()) == ids_[i]) places_.back() = Index(i);
+      else places_.push_back(Index(i));
   }
 
   /// As the config lists them: row i is that of token ids()[i].
   [[nodiscard]] const std::vector<Index>& ids() const { return ids_; }
-  /// A token and the place of its row.
-  struct Place {
-    Index id, row;
-  };
-  /// By ascending id, each id once.
-  [[nodiscard]] const std::vector<Place>& places() const { return places_; }
+  /// The places of the rows that count, by ascending ids, each id once.
+  [[nodiscard]] const std::vector<Index>& places() const { return places_; }
+  [[nodiscard]] Index id_at(Index place) const { return ids_[std::size_t(place)]; }
   [[nodiscard]] ParameterData& rows() { return rows_; }
   [[nodiscard]] const ParameterData& rows() const { return rows_; }
 
   /// Whether both have a row for the same token.
   [[nodiscard]] bool overlaps(const TokenRows& other) const {
     for (auto a = places_.begin(), b = other.places_.begin(); a != places_.end() && b != other.places_.end();) {
-      if (a->id == b->id) return true;
-      ++(a->id < b->id ? a : b);
+      if (id_at(*a) == other.id_at(*b)) return true;
+      ++(id_at(*a) < other.id_at(*b) ? a : b);
     }
     return false;
   }
   /// The place of a token's row, or -1.
   [[nodiscard]] Index find(Index id) const {
-    const auto place = std::lower_bound(places_.begin(), places_.end(), id, [](const Place& one, Index wanted) { return one.id < wanted; });
-    return place != places_.end() && place->id == id ? place->row : -1;
+    const auto place = std::lower_bound(places_.begin(), places_.end(), id, [&](Index one, Index wanted) { return id_at(one) < wanted; });
+    return place != places_.end() && id_at(*place) == id ? *place : -1;
   }
   /// The first element of the row at that place. T: the dtype it was made with.
   template <class T>
@@ -59,7 +54,7 @@ class TokenRows {
 
  private:
   std::vector<Index> ids_;
-  std::vector<Place> places_;
+  std::vector<Index> places_;
   ParameterData rows_;
 };
 
@@ -93,15 +88,19 @@ void replace_logits(const TokenRows& tokens, const BaseWeight<T>& base, const In
                             product.data());
   if (base.has_bias()) base.copy_bias(bias.data());
   for (Index i = 0; i < n; ++i)
-    for (const auto& [id, place] : tokens.places())
+    for (const Index place : tokens.places()) {
+      const Index id = tokens.id_at(place);
       y(i, id) = logits.data()[i * count + place] + (base.has_bias() ? bias.data()[id] : T(0));
+    }
 }
 
 /// Rows [begin, begin + rows.rows()) of a weight: those of trained tokens are written over.
 template <class T>
 void replace_weight_rows(const TokenRows& tokens, Index begin, Out<T> rows) {
-  for (const auto& [id, place] : tokens.places())
+  for (const Index place : tokens.places()) {
+    const Index id = tokens.id_at(place);
     if (id >= begin && id < begin + rows.rows()) std::copy_n(tokens.row<T>(place), rows.cols(), &rows(id - begin, 0));
+  }
 }
 
 }  // namespace detail

@@ -10,10 +10,8 @@
 namespace graft {
 
 namespace detail {
-using Before = bool (*)(const void* things, std::size_t i, std::size_t j);
-
-/// The numbers from 0 to `size` in the order that `before` says of the things with these numbers, equals as they were.
-[[nodiscard]] inline std::vector<std::size_t> sorted_order(std::size_t size, const void* things, Before before) {
+[[nodiscard]] inline std::vector<std::size_t> merge_order(std::size_t size, const void* context,
+                                                          bool (*before)(const void* context, std::size_t i, std::size_t j)) {
   std::vector<std::size_t> order(size), merged(size);
   for (std::size_t i = 0; i < size; ++i) order[i] = i;
   for (std::size_t width = 1; width < size; width *= 2) {
@@ -21,7 +19,7 @@ using Before = bool (*)(const void* things, std::size_t i, std::size_t j);
       const std::size_t middle = std::min(begin + width, size), end = std::min(middle + width, size);
       std::size_t left = begin, right = middle;
       for (std::size_t place = begin; place < end; ++place) {
-        const bool is_right = left == middle || (right < end && before(things, order[right], order[left]));
+        const bool is_right = left == middle || (right < end && before(context, order[right], order[left]));
         merged[place] = is_right ? order[right++] : order[left++];
       }
     }
@@ -31,24 +29,32 @@ using Before = bool (*)(const void* things, std::size_t i, std::size_t j);
 }
 }  // namespace detail
 
-/// What `std::stable_sort` does, where speed does not matter: that is compiled anew for every type that is sorted, this is
-/// compiled once.
+/// The numbers from 0 to `size` in the order that `before(i, j)` says of what has these numbers, equals as they were. The
+/// standard library's sorts are compiled anew for every type that is sorted; this is compiled once.
+template <class Before>
+[[nodiscard]] std::vector<std::size_t> sorted_order(std::size_t size, const Before& before) {
+  return detail::merge_order(size, &before, [](const void* it, std::size_t i, std::size_t j) -> bool {
+    return (*static_cast<const Before*>(it))(i, j);
+  });
+}
+
+/// What `std::stable_sort` does.
 template <class T, class Before>
 void sort_stably(std::vector<T>& things, const Before& before) {
-  struct Things {
-    const std::vector<T>& all;
-    const Before& before;
-  };
-  const Things unsorted{things, before};
-  const std::vector<std::size_t> order =
-      detail::sorted_order(things.size(), &unsorted, [](const void* context, std::size_t i, std::size_t j) -> bool {
-        const Things& those = *static_cast<const Things*>(context);
-        return those.before(those.all[i], those.all[j]);
-      });
-  std::vector<T> sorted;
-  sorted.reserve(things.size());
-  for (const std::size_t i : order) sorted.push_back(std::move(things[i]));
-  things.swap(sorted);
+  std::vector<std::size_t> order =
+      sorted_order(things.size(), [&](std::size_t i, std::size_t j) { return before(things[i], things[j]); });
+  for (std::size_t first = 0; first < order.size(); ++first) {  // each cycle of places that exchange their things
+    if (order[first] == first) continue;
+    T held = std::move(things[first]);
+    std::size_t place = first;
+    for (std::size_t from = order[place]; from != first; from = order[place]) {
+      things[place] = std::move(things[from]);
+      order[place] = place;
+      place = from;
+    }
+    things[place] = std::move(held);
+    order[place] = place;
+  }
 }
 
 }  // namespace graft

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "sort.hpp"
+#include "version.hpp"
 
 namespace graft {
 
@@ -142,11 +142,8 @@ template <class Range>
 [[nodiscard]] std::vector<std::string> nearest_names(std::string_view name, const Range& candidates,
                                                      std::size_t at_most = 3) {
   const std::size_t limit = std::max<std::size_t>(1, name.size() / 3);
-  struct Near {
-    std::size_t distance;
-    std::string_view text;
-  };
-  std::vector<Near> found;
+  std::vector<std::string_view> found;
+  std::vector<std::size_t> distances;  // of those
   for (const auto& candidate : candidates) {
     const std::string_view whole = candidate;
     const std::string_view end = last_segments(whole, segment_count(name));
@@ -155,13 +152,14 @@ template <class Range>
     if (end.empty() || whole == name || shortest > limit) continue;
     const std::size_t distance = edit_distance(name, end);
     const std::string_view answer = distance == 0 ? whole : end;
-    // one text has one distance
-    if (distance <= limit && std::none_of(found.begin(), found.end(), [&](const Near& one) { return one.text == answer; }))
-      found.push_back({distance, answer});
+    if (distance > limit || std::find(found.begin(), found.end(), answer) != found.end()) continue;
+    found.push_back(answer);
+    distances.push_back(distance);
   }
-  sort_stably(found, [](const Near& a, const Near& b) { return a.distance < b.distance; });
   std::vector<std::string> names;
-  for (std::size_t i = 0; i < found.size() && i < at_most; ++i) names.emplace_back(found[i].text);
+  for (std::size_t distance = 0; distance <= limit; ++distance)
+    for (std::size_t i = 0; i < found.size() && names.size() < at_most; ++i)
+      if (distances[i] == distance) names.emplace_back(found[i]);
   return names;
 }
 

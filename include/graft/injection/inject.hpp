@@ -103,13 +103,14 @@ inline void tie_tokens(const ModelSites& model, const NewSiteAdapters& adapters)
     }
     return *adapters[std::size_t(place[site])].adapter;
   };
-  std::vector<AnyAdapterState*> eager;
+  std::vector<AdapterParameter> eager;
   for (const auto& [site, adapter] : plan.adapted) {
     SiteAdapter& here = at(site);
     here.state = model.sites[site]->make_state(plan.config, adapter);
     here.depth = adapter.depth;
     here.with_outer = adapter.with_outer;
-    if (!adapter.low_cpu_mem_usage) eager.push_back(here.state.get());
+    if (!adapter.low_cpu_mem_usage)
+      for (const AdapterParameter& parameter : here.state->parameters()) eager.push_back(parameter);
   }
   set_memory_aside(eager);
   for (const auto& [site, adapter] : plan.adapted) {

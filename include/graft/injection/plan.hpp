@@ -59,7 +59,7 @@ class Planner {
     plan_.ties = TiePlanner(model_, plan_.config, targets).make();
     plan_.report = std::move(targets.report);
     for (auto list : {&InjectReport::unmatched_targets, &InjectReport::near_misses, &InjectReport::warnings})
-      (plan_.report.*list).insert((plan_.report.*list).end(), (of_parameters.*list).begin(), (of_parameters.*list).end());
+      for (std::string& line : of_parameters.*list) (plan_.report.*list).push_back(std::move(line));
     plan_.copied = std::move(targets.copied);
     visit_config(plan_.config, [&](const auto& config) { plan_sites(config, targets.sites); });
     for (const TargetedParameter& one : parameters_) targets.sites.push_back(one.site);

@@ -190,7 +190,8 @@ class ParameterPlanner {
 
   void report_unmatched(InjectReport& report) const {
     std::vector<std::string> idle;
-    std::vector<std::string_view> keys(keys_.begin(), keys_.end());
+    std::vector<std::string_view> keys;
+    for (const std::string& key : keys_) keys.push_back(key);
     for (std::size_t i = 0; i < is_used_.size(); ++i) {
       if (is_used_[i]) continue;
       idle.push_back(config_.target_parameters[i]);
@@ -198,7 +199,7 @@ class ParameterPlanner {
         if (std::find(report.near_misses.begin(), report.near_misses.end(), near) == report.near_misses.end())
           report.near_misses.push_back(std::move(near));
     }
-    report.unmatched_targets.insert(report.unmatched_targets.end(), idle.begin(), idle.end());
+    for (const std::string& name : idle) report.unmatched_targets.push_back(name);
     const std::string fix = report.near_misses.empty() ? "name a parameter by its path or the end of it: experts.gate_up_proj"
                                                        : "did you mean " + join(report.near_misses, ", ") + "?";
     const TargetModules& modules = config_.target_modules;

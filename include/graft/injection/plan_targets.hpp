@@ -69,8 +69,7 @@ class TargetPlanner {
         fields_(target_fields(config)),
         matcher_(fields_),
         with_parameters_(with_parameters) {
-    for (const ModelNode& node : model.nodes) by_path_.push_back({node.path, &node});
-    sort_stably(by_path_, [](const Place& a, const Place& b) { return a.path < b.path; });
+    by_path_ = sorted_order(model.nodes.size(), [&](std::size_t i, std::size_t j) { return model.nodes[i].path < model.nodes[j].path; });
   }
 
   [[nodiscard]] TargetPlan make() && {
@@ -98,15 +97,10 @@ class TargetPlanner {
   }
 
  private:
-  struct Place {
-    std::string_view path;
-    const ModelNode* node;
-  };
-
   [[nodiscard]] const ModelNode* node_of(std::string_view path) const {
     const auto place = std::lower_bound(by_path_.begin(), by_path_.end(), path,
-                                        [](const Place& one, std::string_view wanted) { return one.path < wanted; });
-    return place != by_path_.end() && place->path == path ? place->node : nullptr;
+                                        [&](std::size_t node, std::string_view wanted) { return model_.nodes[node].path < wanted; });
+    return place != by_path_.end() && model_.nodes[*place].path == path ? &model_.nodes[*place] : nullptr;
   }
 
   void take_matches() {
@@ -330,7 +324,7 @@ class TargetPlanner {
   const InjectOptions& options_;
   TargetFields fields_;
   TargetMatcher matcher_;
-  std::vector<Place> by_path_;
+  std::vector<std::size_t> by_path_;  // the numbers of the nodes
   bool with_parameters_ = false, excluded_a_target_ = false;
   TargetPlan plan_;
 };

@@ -58,18 +58,18 @@ namespace graft::detail {
 /// Whether the sites of each adapter share one record and have numbers of their own. A copy of a model, or of a layer
 /// inside of one, does not until a verb has changed it.
 [[nodiscard]] inline bool shares_records(const ModelSites& model) {
-  std::vector<const SiteTable*> tables;  // by number
-  std::vector<const AdapterRecord*> records;
+  std::vector<const void*> tables, records;  // by number
   for (const auto& site : model.sites) {
     const SiteTable* table = site->table();
     if (!table) continue;
     if (table->number >= tables.size()) tables.resize(table->number + 1);
-    if (std::exchange(tables[table->number], table)) return false;
+    if (tables[table->number]) return false;
+    tables[table->number] = table;
     for (const SiteEntry& entry : table->entries) {
       if (!entry.record) continue;
       if (entry.id >= records.size()) records.resize(entry.id + 1);
-      const AdapterRecord* other = std::exchange(records[entry.id], entry.record.get());
-      if (other && other != entry.record.get()) return false;
+      if (records[entry.id] && records[entry.id] != entry.record.get()) return false;
+      records[entry.id] = entry.record.get();
     }
   }
   return true;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <functional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "../core/keys.hpp"
@@ -19,39 +18,40 @@ class TiedTensors {
     for (const BaseTensor& tensor : model.plain) add(tensor, tensor.key);
     for (const auto& site : model.sites)
       for (const BaseTensor& tensor : site->tensors()) add(tensor, join_path(site->path(), tensor.key));
-    sort_stably(tensors_, [](const Tensor& a, const Tensor& b) { return std::less<>()(a.storage, b.storage); });
+    order_ = sorted_order(storages_.size(), [&](std::size_t i, std::size_t j) { return std::less<>()(storages_[i], storages_[j]); });
   }
   /// The names of all tensors there; more than one: they are tied.
   [[nodiscard]] std::vector<std::string> names(const void* storage) const {
     std::vector<std::string> all;
-    for (std::size_t i = first(storage); i < tensors_.size() && tensors_[i].storage == storage; ++i) all.push_back(tensors_[i].name);
+    for (std::size_t i = first(storage); i < order_.size() && storages_[order_[i]] == storage; ++i) all.push_back(names_[order_[i]]);
     return all;
   }
   /// Whether one of them owns the memory, or no parameter does: then it may be written.
   [[nodiscard]] bool is_owned(const void* storage) const {
-    for (std::size_t i = first(storage); i < tensors_.size() && tensors_[i].storage == storage; ++i)
-      if (tensors_[i].is_owned) return true;
+    for (std::size_t i = first(storage); i < order_.size() && storages_[order_[i]] == storage; ++i)
+      if (is_owned_[order_[i]]) return true;
     return false;
   }
 
  private:
-  struct Tensor {
-    const void* storage;
-    std::string name;
-    bool is_owned;
-  };
-  void add(const BaseTensor& tensor, std::string name) {
-    if (tensor.storage) tensors_.push_back({tensor.storage, std::move(name), !tensor.parameter || !tensor.parameter->is_borrowed()});
+  void add(const BaseTensor& tensor, const std::string& name) {
+    if (!tensor.storage) return;
+    storages_.push_back(tensor.storage);
+    names_.push_back(name);
+    is_owned_.push_back(!tensor.parameter || !tensor.parameter->is_borrowed());
   }
-  /// The place of the first one there, or of what comes after it.
+  /// The place in the order of the first one there, or of what comes after it.
   [[nodiscard]] std::size_t first(const void* storage) const {
-    const auto place = std::lower_bound(tensors_.begin(), tensors_.end(), storage, [](const Tensor& one, const void* wanted) {
-      return std::less<>()(one.storage, wanted);
+    const auto place = std::lower_bound(order_.begin(), order_.end(), storage, [&](std::size_t one, const void* wanted) {
+      return std::less<>()(storages_[one], wanted);
     });
-    return std::size_t(place - tensors_.begin());
+    return std::size_t(place - order_.begin());
   }
 
-  std::vector<Tensor> tensors_;  // by their memory
+  std::vector<const void*> storages_;
+  std::vector<std::string> names_;
+  std::vector<bool> is_owned_;
+  std::vector<std::size_t> order_;  // of all these, by their memory
 };
 
 }  // namespace graft::detail

@@ -22,10 +22,11 @@ struct LayerWrapper {
 /// where it is of its kind, else around it.
 [[nodiscard]] inline std::vector<LayerWrapper> wrappers_of(const SiteTable& table) {
   std::vector<LayerWrapper> wrappers;
-  std::vector<const SiteEntry*> entries;
-  for (const SiteEntry& entry : table.entries) entries.push_back(&entry);
-  sort_stably(entries, [](const SiteEntry* a, const SiteEntry* b) { return a->depth() > b->depth(); });
-  for (const SiteEntry* entry : entries) {
+  const auto order = sorted_order(table.entries.size(), [&](std::size_t i, std::size_t j) {
+    return table.entries[i].depth() > table.entries[j].depth();
+  });
+  for (const std::size_t i : order) {
+    const SiteEntry* entry = &table.entries[i];
     auto kind = entry->wrapper();
     if (!kind || (entry->copy() && entry->here()->with_outer)) continue;  // printed with what is around it
     if (*kind == Wrapper::lora && !wrappers.empty() && wrappers.back().kind == Wrapper::parameter) kind = Wrapper::parameter;
