@@ -129,8 +129,8 @@ static void check_scratch(Index n, Index out, Index in, Index ld) {
   kernels::product_nt(n, out, in, x.data(), x.ld, w.data(), w.ld, bias.data(), with.data(), out, false, scratch.data());
   CHECK(with == without);
   CHECK(scratch.back() == T(99));
-  const bool packs = n >= 64 && in <= 384, straddles = n >= 64 && ld % 16 != 0;
-  CHECK((needed == 0) == (n == 1 || (!packs && !straddles && ld % 1024 != 0 && (n < 48 || std::is_same_v<T, W>))));
+  const bool power_of_two = n > 1 && ld % 1024 == 0, straddles = n >= 48 && ld % 16 != 0;
+  CHECK((needed != 0) == (power_of_two || straddles || (n >= 48 && !std::is_same_v<T, W>)));
 }
 
 TEST_CASE("the scratch of product_nt changes no bit, is bounded and is not overrun") {
@@ -140,15 +140,17 @@ TEST_CASE("the scratch of product_nt changes no bit, is bounded and is not overr
     check_scratch<float, graft::bf16>(n, 101, 33, 36);
     check_scratch<double, double>(n, 5, 700, 1024);
   }
-  for (const Index n : {63, 64, 390}) {  // short dots of many rows are packed
-    check_scratch<float, float>(n, 99, 96, 97);
-    check_scratch<double, double>(n, 50, 383, 1024);
-    check_scratch<float, graft::f16>(n, 101, 384, 384);
-    check_scratch<float, float>(n, 99, 1030, 1030);  // rows that begin in the middle of a line are copied
+  for (const Index n : {63, 64, 390}) {
+    check_scratch<float, float>(n, 99, 2050, 2080);  // several blocks of several rows of w, with the next ones fetched
+    check_scratch<float, float>(n, 99, 96, 97);      // rows that begin in the middle of a line are copied
+    check_scratch<float, float>(n, 99, 1030, 1030);
     check_scratch<double, double>(n, 13, 1001, 1001);
+    check_scratch<float, graft::f16>(n, 101, 384, 384);
+    check_scratch<double, double>(n, 50, 383, 1024);
   }
   check_scratch<float, float>(3, 13, 1023, 1025);
-  CHECK(kernels::product_nt_scratch<float, float>(1 << 20, 1 << 20, 1 << 20, 1 << 20) <= (384 + 96) * 768);
+  CHECK(kernels::product_nt_scratch<float, float>(1 << 20, 1 << 20, 1 << 20, 1 << 20) <= (256 + 48) * 1024);
+  CHECK(kernels::product_nt_scratch<float, graft::bf16>(1 << 20, 33, 33, 33) <= (256 + 48) * 48);  // of what there is
 }
 
 TEST_CASE("zeros behind the end of the contraction change no bit of product_nn") {

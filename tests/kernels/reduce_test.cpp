@@ -14,7 +14,7 @@ namespace graft::kernels {
 template <class T>
 static void check_sums() {
   const Index lanes = GRAFT_DISPATCH(reduce_checks::width<T>());
-  const reference::Matrix<T> x(4, lanes, 1);
+  const reference::Matrix<T> x(8, lanes, 1);
   T sums[4];
   GRAFT_DISPATCH(reduce_checks::four_sums(&x(0, 0), &x(1, 0), &x(2, 0), &x(3, 0), sums));
   for (Index i = 0; i < 4; ++i) {
@@ -28,6 +28,20 @@ static void check_sums() {
     CHECK(GRAFT_DISPATCH(reduce_checks::sum_of(&x(i, 0))) == sums[i]);  // the same order in each of the four places
     CHECK(GRAFT_DISPATCH(reduce_checks::largest_of(&x(i, 0))) == largest);
   }
+}
+
+template <class T>
+static void check_two_by_four() {
+  const Index lanes = GRAFT_DISPATCH(reduce_checks::width<T>());
+  const reference::Matrix<T> x(8, lanes, 1);
+  T sums[2][4];
+  GRAFT_DISPATCH(reduce_checks::eight_sums(x.data(), x.ld, sums[0], sums[1]));
+  for (Index i = 0; i < 8; ++i) CHECK(sums[i / 4][i % 4] == GRAFT_DISPATCH(reduce_checks::sum_of(&x(i, 0))));
+}
+
+TEST_CASE("eight registers reduce to the sums of each alone") {
+  check_two_by_four<float>();
+  check_two_by_four<double>();
 }
 
 TEST_CASE("four registers reduce to four sums, all in one order") {

@@ -1,39 +1,30 @@
 #pragma once
 
-#include "dot_panels.hpp"
-#include "reduce.hpp"
-#include "weight_view.hpp"
-#include "widen.hpp"
+#include "dots.hpp"
 
 namespace graft::kernels {
 
-// product_nt sums block by block: blocks of x and of w then stay in the first-level cache. The borders must not
-// depend on n.
-template <class T>
-inline constexpr std::ptrdiff_t dot_block = 3072 / sizeof(T);
-// So many rows of x pass over dot_outputs rows of w, a block of each.
-inline constexpr std::ptrdiff_t dot_rows = 384;
+// So many rows of x pass over so many rows of w, a block of each.
+inline constexpr std::ptrdiff_t dot_rows = 256, dot_outputs = 48;
 // Blocks of x that stay in the second-level cache all together.
-inline constexpr std::ptrdiff_t dot_kept_blocks = 120;
-// From so many rows of x on, w is copied; see dot_copies.
-inline constexpr std::ptrdiff_t dot_copied_rows = 48;
-// From so many rows of x on, w is packed where dots are no longer than that; see dot_packs.
-inline constexpr std::ptrdiff_t dot_packed_rows = 64, dot_packed_depth = 384;
+inline constexpr std::ptrdiff_t dot_kept_blocks = 128;
+// From so many rows of x on, a narrow w is copied, and the next rows of w are fetched while these are multiplied.
+inline constexpr std::ptrdiff_t dot_many_rows = 48;
 
+/// Many rows that do not begin at lines of the cache are copied to where they do.
 template <class T>
-[[nodiscard]] constexpr std::ptrdiff_t dot_blocks(std::ptrdiff_t in) {
-  return (in + dot_block<T> - 1) / dot_block<T>;
+[[nodiscard]] constexpr bool dot_aligns(std::ptrdiff_t rows, std::ptrdiff_t ld) {
+  return rows >= dot_many_rows && ld * std::ptrdiff_t(sizeof(T)) % 64 != 0;
 }
-/// Rows that are a power of two apart share few sets of the caches: a block of them is copied. So is a narrow
-/// weight, to be widened once and not by every tile, and, for many rows, what does not begin at lines of the cache.
+/// Rows of x that are a power of two apart share few sets of the caches: a block of them is copied.
+template <class T>
+[[nodiscard]] constexpr bool dot_copies_x(std::ptrdiff_t rows, std::ptrdiff_t ldx) {
+  return dot_aligns<T>(rows, ldx) || (rows >= 2 && ldx * std::ptrdiff_t(sizeof(T)) % 2048 == 0);
+}
+/// A narrow weight is copied, to be widened once and not by every tile.
 template <class T, class W>
-[[nodiscard]] constexpr bool dot_copies(std::ptrdiff_t rows, std::ptrdiff_t least_rows, std::ptrdiff_t ld) {
-  const std::ptrdiff_t apart = ld * std::ptrdiff_t(sizeof(T));
-  return (rows >= least_rows && (!std::is_same_v<T, W> || apart % 2048 == 0)) || (rows >= dot_packed_rows && apart % 64 != 0);
-}
-/// Many rows over short dots: w is packed, since summing the lanes of every dot would cost as much as its products.
-[[nodiscard]] constexpr bool dot_packs(std::ptrdiff_t rows, std::ptrdiff_t in) {
-  return rows >= dot_packed_rows && in <= dot_packed_depth;
+[[nodiscard]] constexpr bool dot_copies_w(std::ptrdiff_t rows, std::ptrdiff_t ldw) {
+  return dot_aligns<T>(rows, ldw) || (rows >= dot_many_rows && !std::is_same_v<T, W>);
 }
 /// The number of T that product_nt can use as scratch: bounded, the same for every instruction set; 0 where it
 /// would not help.
@@ -42,9 +33,9 @@ template <class T, class W>
                                                           std::ptrdiff_t ldw) {
   const std::ptrdiff_t rows = n < dot_rows ? n : dot_rows, all = rows * dot_blocks<T>(in);
   std::ptrdiff_t blocks = 0;
-  if (dot_copies<T, T>(rows, 2, ldx)) blocks += all <= dot_kept_blocks ? all : rows;
-  if (dot_packs(rows, in) || dot_copies<T, W>(rows, dot_copied_rows, ldw)) blocks += dot_outputs;
-  return blocks * dot_block<T>;
+  if (dot_copies_x<T>(rows, ldx)) blocks += all <= dot_kept_blocks ? all : rows;
+  if (dot_copies_w<T, W>(rows, ldw)) blocks += dot_outputs;
+  return blocks * dot_stride<T>(in);
 }
 
 }  // namespace graft::kernels
