@@ -41,7 +41,7 @@ class Context {
 
   [[nodiscard]] Effort effort(double seconds = 0.5) const {
     return options.quick ? Effort{.seconds = 0.02, .sample = 2e-4, .least = 3, .most = 30}
-                         : Effort{.seconds = seconds, .sample = 1e-3, .least = 5, .most = 300};
+                         : Effort{.seconds = seconds, .sample = 1e-3, .least = 9, .most = 300};
   }
 
   /// A call of a peer that is a shared object: "eigen", "eigen_plain", "openblas", "blis", "onednn", "graft_plain",

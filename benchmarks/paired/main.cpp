@@ -37,14 +37,17 @@ const char* compiled_for() {
 #endif
 }
 
-// Before any peer is loaded: each reads its own when it starts. A core type chosen elsewhere slows OpenBLAS down, and
-// BLIS 0.9 does not know the later processors with AVX-512 (0 is its name for the first of them).
+// Before any peer is loaded: each reads its own when it starts. Neither OpenBLAS 0.3.21 nor BLIS 0.9 knows the later
+// processors with AVX-512: they would use SSE, and are told to take the first of them (0 is BLIS's name for it).
 void set_environment(const std::string& threads) {
   for (const char* name : {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}) unsetenv(name);
   for (const char* name : {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "BLIS_NUM_THREADS"}) setenv(name, threads.c_str(), 1);
   setenv("PYTHONNOUSERSITE", "1", 1);
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512vl")) setenv("BLIS_ARCH_TYPE", "0", 0);
+  if (__builtin_cpu_supports("avx512vl")) {
+    setenv("OPENBLAS_CORETYPE", "SkylakeX", 1);
+    setenv("BLIS_ARCH_TYPE", "0", 0);
+  }
 #endif
 }
 
