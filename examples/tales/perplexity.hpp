@@ -1,11 +1,11 @@
 #pragma once
 
-#include <Eigen/Core>
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <exception>
 #include <graft/core/error.hpp>
+#include <graft/kernels/normalise.hpp>
 #include <mutex>
 #include <span>
 #include <string>
@@ -23,15 +23,10 @@ constexpr std::size_t whole_windows(std::size_t tokens) { return tokens ? (token
 
 /// -log softmax(logits)[target]: summed in double, of exponentials in float, which are exact to 1e-7 and far faster.
 inline double token_loss(std::span<const float> logits, int target) {
-  const Eigen::Map<const Eigen::ArrayXf> row(logits.data(), Eigen::Index(logits.size()));
-  const float largest = row.maxCoeff();
-  double sum = 0;
-  Eigen::Array<float, Eigen::Dynamic, 1, 0, 256, 1> exponentials;  // a block at a time: Eigen takes one by one what it casts
-  for (Eigen::Index i = 0; i < row.size(); i += 256) {
-    exponentials = (row.segment(i, std::min<Eigen::Index>(256, row.size() - i)) - largest).exp();
-    sum += exponentials.cast<double>().sum();
-  }
-  return double(largest) + std::log(sum) - double(row[target]);
+  const auto count = std::ptrdiff_t(logits.size());
+  double log_sum = 0;
+  graft::kernels::log_sum_exp(1, count, logits.data(), count, &log_sum);
+  return log_sum - double(logits[std::size_t(target)]);
 }
 
 /// exp of the mean loss of a token; `losses` holds the sum of each window.

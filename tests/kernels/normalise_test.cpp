@@ -64,7 +64,33 @@ void check_softmax(Index cols, T factor) {
   CHECK(y.gaps_are_intact());
 }
 
+template <class T>
+void check_log_sum_exp(Index cols, double shift) {
+  CAPTURE(cols);
+  Matrix<T> x(3, cols, 1);
+  std::vector<double> y(4, 99);
+  for (Index i = 0; i < 3; ++i)
+    for (Index j = 0; j < cols; ++j) x(i, j) += T(shift);
+  kernels::log_sum_exp(3, cols, x.data(), x.ld, y.data());
+  for (Index i = 0; i < 3; ++i) {
+    double sum = 0;
+    for (Index j = 0; j < cols; ++j) sum += std::exp(x.at(i, j) - shift);
+    // the relative error of the sum is that of an exponential and of its argument, which is rounded near x
+    const double bound = (8 + std::abs(shift)) * double(std::numeric_limits<T>::epsilon());
+    CHECK(std::abs(y[std::size_t(i)] - (shift + std::log(sum))) <= bound);
+  }
+  CHECK(y[3] == 99);
+}
+
 }  // namespace
+
+TEST_CASE("log_sum_exp is its formula, however large its terms") {
+  for (const Index cols : awkward)
+    for (const double shift : {0.0, -500.0, 1000.0}) {
+      check_log_sum_exp<float>(cols, shift);
+      check_log_sum_exp<double>(cols, shift);
+    }
+}
 
 TEST_CASE("rms_norm and layer_norm are their formulas") {
   for (const Index cols : awkward) {

@@ -45,10 +45,10 @@ Row finished(Context& context, Row row, Race& race, const std::string& goal, dou
 }
 
 void evaluation(Context& context, const Model& model, const std::vector<int>& ids, const std::string& name) {
-  constexpr std::size_t windows = 8;
+  constexpr std::size_t windows = 32, together = 8;
   const std::vector<int> read(ids.begin(), ids.begin() + std::ptrdiff_t(windows * tales::window_length + 1));
   nlohmann::json job = model.job("evaluate", read);
-  job["windows"] = windows;
+  job["together"] = together;
   job["length"] = tales::window_length;
   Race race;
   race.add("ours", [&] { keep(model.engine->window_losses(read, windows, model.use(), 1, [](std::size_t) {})); });

@@ -136,13 +136,16 @@ def llama(job):
 
 def evaluate(job):
     model = llama(job)
-    windows, length = job["windows"], job["length"]
+    together, length = job["together"], job["length"]
     ids = torch.tensor(job["ids"])
-    read, expected = ids[:-1].view(windows, length), ids[1:].view(windows, length)
+    read, expected = ids[:-1].view(-1, together, length), ids[1:].view(-1, together, length)
 
     def call():
-        logits = model(input_ids=read, use_cache=False).logits
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), expected.flatten(), reduction="sum")
+        total = 0.0
+        for some, targets in zip(read, expected):
+            logits = model(input_ids=some, use_cache=False).logits
+            total += torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum").item()
+        return total
     return inferring(call)
 
 

@@ -37,5 +37,12 @@ void softmax(std::ptrdiff_t n, std::ptrdiff_t cols, const T* x, std::ptrdiff_t l
   GRAFT_DISPATCH(softmax<T>(n, cols, x, ldx, y, ldy, factor));
 }
 
+/// y[i] = log of the sum of exp(x[i, j]) over j: -log softmax(x)[j] is y[i] - x[i, j]. x (n, cols), cols > 0, y (n). The
+/// exponentials are T, their sum is double.
+template <class T>
+void log_sum_exp(std::ptrdiff_t n, std::ptrdiff_t cols, const T* x, std::ptrdiff_t ldx, double* y) {
+  GRAFT_DISPATCH(log_sum_exp<T>(n, cols, x, ldx, y));
+}
+
 }  // namespace GRAFT_BUILD
 }  // namespace graft::kernels
