@@ -130,7 +130,8 @@ static void check_scratch(Index n, Index out, Index in, Index ld) {
   CHECK(with == without);
   CHECK(scratch.back() == T(99));
   const bool power_of_two = n > 1 && ld % 1024 == 0, straddles = n >= 48 && ld % 16 != 0;
-  CHECK((needed != 0) == (power_of_two || straddles || (n >= 48 && !std::is_same_v<T, W>)));
+  const bool packs = n >= 48 && in <= std::min(Index(256), 2 * n);
+  CHECK((needed != 0) == (power_of_two || straddles || packs || (n >= 48 && !std::is_same_v<T, W>)));
 }
 
 TEST_CASE("the scratch of product_nt changes no bit, is bounded and is not overrun") {
@@ -147,10 +148,14 @@ TEST_CASE("the scratch of product_nt changes no bit, is bounded and is not overr
     check_scratch<double, double>(n, 13, 1001, 1001);
     check_scratch<float, graft::f16>(n, 101, 384, 384);
     check_scratch<double, double>(n, 50, 383, 1024);
+    check_scratch<float, float>(n, 99, 128, 128);  // short dots of many rows are packed
+    check_scratch<float, graft::bf16>(n, 50, 126, 126);
+    check_scratch<double, double>(n, 101, 97, 104);
   }
   check_scratch<float, float>(3, 13, 1023, 1025);
+  check_scratch<float, float>(1030, 53, 256, 256);
   CHECK(kernels::product_nt_scratch<float, float>(1 << 20, 1 << 20, 1 << 20, 1 << 20) <= (256 + 48) * 1024);
-  CHECK(kernels::product_nt_scratch<float, graft::bf16>(1 << 20, 33, 33, 33) <= (256 + 48) * 48);  // of what there is
+  CHECK(kernels::product_nt_scratch<float, graft::bf16>(1 << 20, 33, 33, 33) <= (1024 + 48) * 48);  // no more columns than there are
 }
 
 TEST_CASE("zeros behind the end of the contraction change no bit of product_nn") {

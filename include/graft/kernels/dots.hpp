@@ -12,6 +12,9 @@ namespace graft::kernels {
 template <class T>
 inline constexpr std::ptrdiff_t dot_block = 4096 / sizeof(T);
 
+// So many rows of w, a block of each, stay in the second-level cache while many rows of x pass over them.
+inline constexpr std::ptrdiff_t dot_outputs = 48;
+
 template <class T>
 [[nodiscard]] constexpr std::ptrdiff_t dot_blocks(std::ptrdiff_t in) {
   return (in + dot_block<T> - 1) / dot_block<T>;

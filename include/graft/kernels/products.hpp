@@ -1,11 +1,13 @@
 #pragma once
 
-#include "dots.hpp"
+#include "dot_panels.hpp"
 
 namespace graft::kernels {
 
-// So many rows of x pass over so many rows of w, a block of each.
-inline constexpr std::ptrdiff_t dot_rows = 256, dot_outputs = 48;
+// Up to so many columns w is packed for many rows of x; see dot_packs.
+inline constexpr std::ptrdiff_t dot_packed_depth = 256;
+// So many rows of x pass over dot_outputs rows of w, a block of each.
+[[nodiscard]] constexpr std::ptrdiff_t dot_rows(std::ptrdiff_t in) { return in <= dot_packed_depth ? 1024 : 256; }
 // Blocks of x that stay in the second-level cache all together.
 inline constexpr std::ptrdiff_t dot_kept_blocks = 128;
 // From so many rows of x on, a narrow w is copied, and the next rows of w are fetched while these are multiplied.
@@ -26,15 +28,19 @@ template <class T, class W>
 [[nodiscard]] constexpr bool dot_copies_w(std::ptrdiff_t rows, std::ptrdiff_t ldw) {
   return dot_aligns<T>(rows, ldw) || (rows >= dot_many_rows && !std::is_same_v<T, W>);
 }
+/// Many rows over short dots: summing the lanes of every dot would cost up to half as much as its products.
+[[nodiscard]] constexpr bool dot_packs(std::ptrdiff_t rows, std::ptrdiff_t in) {
+  return rows >= dot_many_rows && 2 * rows >= in && in <= dot_packed_depth;
+}
 /// The number of T that product_nt can use as scratch: bounded, the same for every instruction set; 0 where it
 /// would not help.
 template <class T, class W>
 [[nodiscard]] constexpr std::ptrdiff_t product_nt_scratch(std::ptrdiff_t n, std::ptrdiff_t in, std::ptrdiff_t ldx,
                                                           std::ptrdiff_t ldw) {
-  const std::ptrdiff_t rows = n < dot_rows ? n : dot_rows, all = rows * dot_blocks<T>(in);
+  const std::ptrdiff_t rows = n < dot_rows(in) ? n : dot_rows(in), all = rows * dot_blocks<T>(in);
   std::ptrdiff_t blocks = 0;
   if (dot_copies_x<T>(rows, ldx)) blocks += all <= dot_kept_blocks ? all : rows;
-  if (dot_copies_w<T, W>(rows, ldw)) blocks += dot_outputs;
+  if (dot_packs(rows, in) || dot_copies_w<T, W>(rows, ldw)) blocks += dot_outputs;
   return blocks * dot_stride<T>(in);
 }
 
