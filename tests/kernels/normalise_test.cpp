@@ -128,6 +128,26 @@ TEST_CASE("rms_norm gives the numbers of transformers' Llama") {
               5e-7));
 }
 
+template <class T>
+static void check_growing_softmax(Index n, Index first, Index more) {
+  CAPTURE(n);
+  const Index widest = first + (n - 1) * more;
+  const Matrix<T> x(n, widest, 1);
+  Matrix<T> y(n, widest, 2), alone = y;
+  kernels::softmax(n, first, x.data(), x.ld, y.data(), y.ld, T(0.5), more);
+  for (Index i = 0; i < n; ++i) kernels::softmax(1, first + i * more, &x(i, 0), x.ld, &alone(i, 0), alone.ld, T(0.5));
+  CHECK(y.storage == alone.storage);
+}
+
+TEST_CASE("softmax of rows that grow has the bits of each alone, and writes no more") {
+  for (const Index n : {1, 2, 15, 16, 17, 33})
+    for (const Index more : {0, 1, 3}) {
+      check_growing_softmax<float>(n, 1, more);
+      check_growing_softmax<float>(n, 40, more);
+      check_growing_softmax<double>(n, 7, more);
+    }
+}
+
 TEST_CASE("softmax is its formula, also with a factor") {
   for (const Index cols : awkward)
     for (const float factor : {1.0f, 0.125f, -2.0f, 40.0f}) {

@@ -44,27 +44,26 @@ void attention(const AttentionShape& s, const T* q, std::ptrdiff_t ldq, const T*
   const auto visible = [&](std::ptrdiff_t row) {
     return s.causal ? std::min(s.keys, s.offset + row + 1) : s.keys;
   };
-  // `count` score rows of one key head; row i sees seen(i) keys, the last row the most.
-  const auto run = [&](std::ptrdiff_t count, const T* queries, std::ptrdiff_t ld_queries,
-                       std::ptrdiff_t kv_head, T* result, std::ptrdiff_t ld_result, auto seen) {
-    const std::ptrdiff_t keys = seen(count - 1);
+  // `count` score rows of one key head; the first sees `first` keys and each after it `more` more, as far as there are.
+  const auto run = [&](std::ptrdiff_t count, const T* queries, std::ptrdiff_t ld_queries, std::ptrdiff_t kv_head, T* result,
+                       std::ptrdiff_t ld_result, std::ptrdiff_t first, std::ptrdiff_t more) {
+    const std::ptrdiff_t keys = std::min(s.keys, first + (count - 1) * more);
+    const std::ptrdiff_t growing = more > 0 ? std::min(count, keys - first + 1) : 0;
     product_nt(count, keys, d, queries, ld_queries, k + kv_head * d, ldk, none, scratch, keys, false);
-    for (std::ptrdiff_t i = 0; i < count; ++i) {
-      T* scores = scratch + i * keys;
-      softmax(1, seen(i), scores, keys, scores, keys, scale);
-      std::fill(scores + seen(i), scores + keys, T(0));
-    }
+    softmax(growing, first, scratch, keys, scratch, keys, scale, more);
+    softmax(count - growing, keys, scratch + growing * keys, keys, scratch + growing * keys, keys, scale);
+    for (std::ptrdiff_t i = 0; i < growing; ++i) std::fill(scratch + i * keys + first + i, scratch + (i + 1) * keys, T(0));
     product_nn(count, d, keys, scratch, keys, v + kv_head * d, ldv, none, result, ld_result, false);
   };
   if (s.rows == 1) {  // the query heads of a group are the rows: its keys are read once
     for (std::ptrdiff_t h = 0; h < s.kv_heads; ++h)
-      run(group, q + h * group * d, d, h, y + h * group * d, d, [&](std::ptrdiff_t) { return visible(0); });
+      run(group, q + h * group * d, d, h, y + h * group * d, d, visible(0), 0);
     return;
   }
   for (std::ptrdiff_t h = 0; h < s.heads; ++h)
     for (std::ptrdiff_t i = 0; i < s.rows; i += detail::attention_rows)
       run(std::min(s.rows - i, detail::attention_rows), q + i * ldq + h * d, ldq, h / group,
-          y + i * ldy + h * d, ldy, [&](std::ptrdiff_t row) { return visible(i + row); });
+          y + i * ldy + h * d, ldy, visible(i), s.causal ? 1 : 0);
 }
 
 }  // namespace GRAFT_BUILD

@@ -29,12 +29,12 @@ void layer_norm(std::ptrdiff_t n, std::ptrdiff_t cols, const T* x, std::ptrdiff_
   GRAFT_DISPATCH(layer_norm<T, W>(n, cols, x, ldx, weight, bias, eps, y, ldy));
 }
 
-/// y = softmax(factor * x) of each row. x and y (n, cols). A row without a finite maximum gives NaN, as in
-/// torch.
+/// y = softmax(factor * x) of each row. x and y (n, cols); row i has i * more columns more. A row without a finite
+/// maximum gives NaN, as in torch.
 template <class T>
 void softmax(std::ptrdiff_t n, std::ptrdiff_t cols, const T* x, std::ptrdiff_t ldx, T* y, std::ptrdiff_t ldy,
-             T factor = T(1)) {
-  GRAFT_DISPATCH(softmax<T>(n, cols, x, ldx, y, ldy, factor));
+             T factor = T(1), std::ptrdiff_t more = 0) {
+  GRAFT_DISPATCH(softmax<T>(n, cols, x, ldx, y, ldy, factor, more));
 }
 
 /// y[i] = log of the sum of exp(x[i, j]) over j: -log softmax(x)[j] is y[i] - x[i, j]. x (n, cols), cols > 0, y (n). The
