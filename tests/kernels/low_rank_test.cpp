@@ -99,10 +99,13 @@ TEST_CASE("the scratch of an update is bounded in rows and outputs") {
 
 namespace {
 
-// Two LoRA terms, one with E and one with beta, and the factors of columns.
+// Two LoRA terms, one with E and one with beta, each with B packed or as it is stored, and the factors of columns.
 template <class T>
-void check_updates(Index n, Index in, Index out, Index first, Index second, bool with_columns) {
+void check_updates(Index n, Index in, Index out, Index first, Index second, bool with_columns, bool first_is_packed,
+                   bool second_is_packed) {
   CAPTURE(n);
+  CAPTURE(first_is_packed);
+  CAPTURE(second_is_packed);
   CAPTURE(out);
   const Matrix<T> x(n, in, 1), A(first, in, 2, 0), B(out, first, 3, 0), e(1, first, 4), C(second, in, 5, 0),
       D(out, second, 6, 0), beta(1, out, 7), columns(1, out, 8);
@@ -111,9 +114,14 @@ void check_updates(Index n, Index in, Index out, Index first, Index second, bool
   std::vector<T> packed_b(std::size_t(out * first)), packed_d(std::size_t(out * second));
   kernels::pack_b(out, first, B.data(), packed_b.data());
   kernels::pack_b(out, second, D.data(), packed_d.data());
-  const kernels::LowRankTerm<T> terms[] = {{first, A.data(), packed_b.data(), e.data(), T(0.75), nullptr},
-                                           {second, C.data(), packed_d.data(), nullptr, T(-1.5), beta.data()}};
-  std::vector<T> scratch(std::size_t(kernels::low_rank_updates_scratch(n, first + second)) + 1, T(99));
+  const T* const none = nullptr;
+  const kernels::LowRankTerm<T> terms[] = {
+      {first, A.data(), first_is_packed ? packed_b.data() : none, e.data(), T(0.75), none, B.data()},
+      {second, C.data(), second_is_packed ? packed_d.data() : none, none, T(-1.5), beta.data(), D.data()}};
+  const Index unpacked = std::max(first_is_packed ? 0 : first, second_is_packed ? 0 : second);
+  const Index needed = kernels::low_rank_updates_scratch(n, first + second, unpacked);
+  CHECK(kernels::low_rank_updates_scratch<T>(n, terms) == needed);
+  std::vector<T> scratch(std::size_t(needed) + 1, T(99));
   kernels::low_rank_updates<T>(n, in, out, terms, x.data(), x.ld, with_columns ? columns.data() : nullptr, y.data(),
                                y.ld, scratch.data());
   bool all_fit = true, any_changed = false;
@@ -135,26 +143,26 @@ void check_updates(Index n, Index in, Index out, Index first, Index second, bool
   CHECK(any_changed);
   CHECK(y.gaps_are_intact());
   CHECK(scratch.back() == T(99));
-  if (with_columns) return;
   Matrix<T> apart = before;
   std::vector<T> more(std::size_t(kernels::low_rank_scratch(n, in, out, std::max(first, second))));
-  const T* none = nullptr;
   kernels::low_rank_update(n, in, out, first, x.data(), x.ld, A.data(), B.data(), e.data(), T(0.75), none,
                            apart.data(), apart.ld, more.data());
   kernels::low_rank_update(n, in, out, second, x.data(), x.ld, C.data(), D.data(), none, T(-1.5), beta.data(),
                            apart.data(), apart.ld, more.data());
+  if (with_columns) kernels::multiply(n, out, apart.data(), apart.ld, columns.data(), 0, apart.data(), apart.ld);
   CHECK(apart.storage == y.storage);
 }
 
 }  // namespace
 
-TEST_CASE("updates over packed B are those over B, bit by bit, and may be scaled by columns") {
+TEST_CASE("several updates in one pass are those one by one, bit by bit, and may be scaled by columns") {
   for (const bool with_columns : {false, true})
-    for (const Index n : {1, 3, 7, 130})
-      for (const Index out : {1, 13, 128, 129, 301}) {
-        check_updates<float>(n, 31, out, 3, 13, with_columns);
-        check_updates<double>(n, 33, out, 16, 0, with_columns);
-      }
+    for (const int packed : {0, 1, 2, 3})
+      for (const Index n : {1, 3, 7, 130})
+        for (const Index out : {1, 13, 128, 129, 301}) {
+          check_updates<float>(n, 31, out, 3, 13, with_columns, packed & 1, packed & 2);
+          check_updates<double>(n, 33, out, 16, 0, with_columns, packed & 1, packed & 2);
+        }
 }
 
 TEST_CASE("low_rank_expand_packed reads rows that are further apart than they are long") {

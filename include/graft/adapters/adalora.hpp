@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "../modules/conv_geometry.hpp"
 #include "../modules/random_fill.hpp"
 #include "adapter.hpp"
+#include "joined_update.hpp"
 #include "narrow.hpp"
 #include "packed_b.hpp"
 
@@ -75,6 +77,13 @@ class AdaLora::State final : public AdapterState<T> {
     else update_conv(x, y, kappa, workspace);
   }
 
+  [[nodiscard]] Index terms_of_update(Index n, Index out, double weight, const BaseWeight<T>&,
+                                      kernels::LowRankTerm<T>* terms) const override {
+    if (is_narrow()) return 0;
+    *terms = term_of(n, out, kappa_of(weight));
+    return 1;
+  }
+
   [[nodiscard]] std::optional<MergeRefusal> merge_refusal() const override {
     if (facts_.kind != LayerKind::conv || facts_.conv.padding_mode == PaddingMode::zeros) return {};
     return MergeRefusal{"AdaLoRA pads with zeros, whatever the layer does, and its weight would be padded as the layer's",
@@ -95,18 +104,16 @@ class AdaLora::State final : public AdapterState<T> {
   [[nodiscard]] T kappa_of(double weight) const { return T(weight * scaling_ / (double(data(ranknum_)[0]) + 1e-5)); }
 
   void update_linear(const In<T>& x, Out<T> y, T kappa, Workspace* workspace) const {
-    const Index n = x.rows(), in = facts_.in, out = facts_.out;
-    if (detail::is_narrow<T>(a_) || detail::is_narrow<T>(b_) || detail::is_narrow<T>(e_)) {
-      detail::add_narrow_update<T>(x, a_, b_, packed_b_, &e_, kappa, nullptr, y, workspace);
-    } else if (const T* packed = packed_b_.get(b_, n, out, r_)) {
-      const kernels::LowRankTerm<T> term{r_, data(a_), packed, data(e_), kappa, nullptr};
-      const Scratch<T> scratch(workspace, kernels::low_rank_updates_scratch(n, r_));
-      kernels::low_rank_updates<T>(n, in, out, std::span(&term, 1), x.data(), x.outerStride(), nullptr, y.data(), y.outerStride(), scratch.data());
-    } else {
-      const Scratch<T> scratch(workspace, kernels::low_rank_scratch(n, in, out, r_));
-      kernels::low_rank_update<T>(n, in, out, r_, x.data(), x.outerStride(), data(a_), data(b_), data(e_), kappa, nullptr, y.data(),
-                                  y.outerStride(), scratch.data());
-    }
+    if (is_narrow()) return detail::add_narrow_update<T>(x, a_, b_, packed_b_, &e_, kappa, nullptr, y, workspace);
+    const kernels::LowRankTerm<T> term = term_of(x.rows(), y.cols(), kappa);
+    detail::add_terms<T>(std::span(&term, 1), x, nullptr, y, workspace);
+  }
+  [[nodiscard]] kernels::LowRankTerm<T> term_of(Index n, Index out, T kappa) const {
+    if (r_ == 0) return {};
+    return {r_, data(a_), packed_b_.get(b_, n, out, r_), data(e_), kappa, nullptr, data(b_)};
+  }
+  [[nodiscard]] bool is_narrow() const {
+    return detail::is_narrow<T>(a_) || detail::is_narrow<T>(b_) || detail::is_narrow<T>(e_);
   }
 
   void update_conv(const SiteInput<T>& x, Out<T> y, T kappa, Workspace* workspace) const {

@@ -16,6 +16,10 @@
 #include "factorisers.hpp"
 
 namespace graft {
+namespace kernels {
+template <class T>
+struct LowRankTerm;
+}
 
 /// The methods that graft knows.
 enum class PeftType { lora, adalora, ia3 };
@@ -161,6 +165,20 @@ class AdapterState : public AnyAdapterState {
   /// Adds to y (n, out), in which the product with `base` stands already, and the updates of the adapters before.
   virtual void update(const SiteInput<T>& /*x*/, Out<T> /*y*/, double /*weight*/, const BaseWeight<T>& /*base*/,
                       Workspace*) const {}
+  /// The most terms that one adapter answers.
+  static constexpr Index most_terms = 2;
+  /// For n rows of a linear layer: writes its update to `terms`, which has room for most_terms, as
+  /// `kernels::low_rank_updates` takes it, and answers how many these are. y has `out` columns, the first of which is
+  /// that of `base.first_row()`. They are valid until a parameter is written. 0: it is not such a sum; `update` adds it.
+  [[nodiscard]] virtual Index terms_of_update(Index /*n*/, Index /*out*/, double /*weight*/, const BaseWeight<T>& /*base*/,
+                                              kernels::LowRankTerm<T>* /*terms*/) const {
+    return 0;
+  }
+  /// Where those terms are not all: the factors (out) of y's columns once they are added, or null. `memory` has room for
+  /// them and may be what is answered.
+  [[nodiscard]] virtual const T* columns_of_update(double /*weight*/, const BaseWeight<T>& /*base*/, T* /*memory*/, Workspace*) const {
+    return nullptr;
+  }
   /// Fills the parameters that start from the layer's weight: to be called after `initialise`.
   virtual void start_from(const BaseWeight<T>& /*base*/) {}
   /// Changes the result y (n, out).

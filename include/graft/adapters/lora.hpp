@@ -1,8 +1,10 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,6 +19,7 @@
 #include "adapter.hpp"
 #include "dora.hpp"
 #include "init_scheme.hpp"
+#include "joined_update.hpp"
 #include "narrow.hpp"
 #include "packed_b.hpp"
 
@@ -127,7 +130,7 @@ class Lora::State final : public AdapterState<T> {
   }
 
   void update(const SiteInput<T>& x, Out<T> y, double weight, const BaseWeight<T>& base, Workspace* workspace) const override {
-    const T scale = T(weight * scaling_ * times_);
+    const T scale = scale_of(weight);
     switch (facts_.kind) {
       case LayerKind::parameter: break;  // has ParameterLora instead
       case LayerKind::linear: update_linear(x.rows, y, scale, base.first_row(), workspace); break;
@@ -137,6 +140,16 @@ class Lora::State final : public AdapterState<T> {
     if (!dora_) return;
     const Scratch<T> memory(workspace, facts_.out);
     dora_->rescale(y, factors(base, weight, memory.data(), workspace), base, workspace);
+  }
+
+  /// A bias is taken out of what DoRA scales: then it is more than factors.
+  [[nodiscard]] Index terms_of_update(Index n, Index out, double weight, const BaseWeight<T>& base,
+                                      kernels::LowRankTerm<T>* terms) const override {
+    if (is_narrow() || (dora_ && base.has_bias())) return 0;
+    return write_terms(n, base.first_row(), out, scale_of(weight), terms);
+  }
+  [[nodiscard]] const T* columns_of_update(double weight, const BaseWeight<T>& base, T* memory, Workspace* workspace) const override {
+    return dora_ ? factors(base, weight, memory, workspace) : nullptr;
   }
 
   [[nodiscard]] std::optional<MergeRefusal> merge_refusal() const override {
@@ -158,7 +171,7 @@ class Lora::State final : public AdapterState<T> {
   [[nodiscard]] bool needs_bias() const override { return has_beta_; }
 
   void add_delta(Index begin, Out<T> rows, double weight, Workspace* workspace) const override {
-    const T scale = T(weight * scaling_ * times_);
+    const T scale = scale_of(weight);
     if (initial_) return add_difference(begin, rows, scale, workspace);
     const Index width = rows.cols(), count = rows.rows();
     const detail::Values<T> a(a_, workspace), b(b_, workspace);
@@ -201,34 +214,33 @@ class Lora::State final : public AdapterState<T> {
   }
 
  private:
+  [[nodiscard]] T scale_of(double weight) const { return T(weight * scaling_ * times_); }
   [[nodiscard]] const T* factors(const BaseWeight<T>& base, double weight, T* memory, Workspace* workspace) const {
     return dora_->factors(base, a_, b_, scaling_, weight, memory, workspace);
   }
 
-  /// y's first column is that of row `first` of B, of which a packed layer's forward may need only some.
+  /// B's rows from `first` on, and as many as y has columns: a packed layer's forward may need only some.
   void update_linear(const In<T>& x, Out<T> y, T scale, Index first, Workspace* workspace) const {
-    const Index n = x.rows(), in = facts_.in, out = y.cols();
-    const bool is_whole = out == facts_.out;
+    if (is_narrow() && y.cols() == facts_.out)
+      return detail::add_narrow_update<T>(x, a_, b_, packed_b_, nullptr, scale, has_beta_ ? &beta_ : nullptr, y, workspace);
+    std::array<kernels::LowRankTerm<T>, AdapterState<T>::most_terms> terms;
     if (is_narrow()) {
-      if (is_whole) return detail::add_narrow_update<T>(x, a_, b_, packed_b_, nullptr, scale, has_beta_ ? &beta_ : nullptr, y, workspace);
       const detail::Values<T> a(a_, workspace), b(b_, workspace);
-      add_product(x, y, scale, a.data(), b.data() + first * r_, nullptr, workspace);
-    } else if (const T* packed = is_whole ? packed_b_.get(b_, n, out, r_) : nullptr) {
-      const kernels::LowRankTerm<T> term{r_, data(a_), packed, nullptr, scale, data(beta_)};
-      const Scratch<T> scratch(workspace, kernels::low_rank_updates_scratch(n, r_));
-      kernels::low_rank_updates<T>(n, in, out, std::span(&term, 1), x.data(), x.outerStride(), nullptr, y.data(), y.outerStride(), scratch.data());
-    } else {
-      add_product(x, y, scale, data(a_), data(b_) + first * r_, data(beta_), workspace);
+      terms[0] = {r_, a.data(), nullptr, nullptr, scale, nullptr, b.data() + first * r_};
+      return detail::add_terms<T>(std::span(terms).first(1), x, nullptr, y, workspace);
     }
-    if (initial_) add_product(x, y, -scale, data(initial_->a), data(initial_->b), nullptr, workspace);
+    const Index count = write_terms(x.rows(), first, y.cols(), scale, terms.data());
+    detail::add_terms<T>(std::span(terms).first(std::size_t(count)), x, nullptr, y, workspace);
+  }
+  Index write_terms(Index n, Index first, Index out, T scale, kernels::LowRankTerm<T>* terms) const {
+    const T* packed = out == facts_.out ? packed_b_.get(b_, n, out, r_) : nullptr;
+    terms[0] = {r_, data(a_), packed, nullptr, scale, data(beta_), data(b_) + first * r_};
+    if (!initial_) return 1;
+    terms[1] = {r_, data(initial_->a), nullptr, nullptr, -scale, nullptr, data(initial_->b)};
+    return 2;
   }
   [[nodiscard]] bool is_narrow() const {
     return detail::is_narrow<T>(a_) || detail::is_narrow<T>(b_) || (has_beta_ && detail::is_narrow<T>(beta_));
-  }
-  void add_product(const In<T>& x, Out<T> y, T scale, const T* a, const T* b, const T* beta, Workspace* workspace) const {
-    const Scratch<T> scratch(workspace, kernels::low_rank_scratch(x.rows(), facts_.in, y.cols(), r_));
-    kernels::low_rank_update<T>(x.rows(), facts_.in, y.cols(), r_, x.data(), x.outerStride(), a, b, nullptr, scale, beta, y.data(),
-                                y.outerStride(), scratch.data());
   }
 
   /// [B, −B₀]·[A; A₀], so that the difference too is formed from zero and added once.

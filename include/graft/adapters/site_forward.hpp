@@ -10,7 +10,7 @@
 #include "../modules/layer_call.hpp"
 #include "../modules/packed_projection.hpp"
 #include "../modules/parameter_layer.hpp"
-#include "parallel_update.hpp"
+#include "joined_update.hpp"
 #include "selected.hpp"
 
 namespace graft::detail {
@@ -141,13 +141,18 @@ class SiteForward {
 
   /// What one level of nesting adds and scales, in y where the levels inside of it stand.
   void add_level(unsigned depth, std::span<const Selected> here, const SiteInput<T>& x, Out<T> y, const BaseWeight<T>& base) const {
-    for (const Selected& one : here)
-      if (one.adapter->state && one.adapter->depth == depth) {
-        if constexpr (traits_of<L>::kind == LayerKind::linear) update_in_pieces(state_of(one), x, y, one.weight, base, batch_.workspace);
-        else state_of(one).update(x, y, one.weight, base, batch_.workspace);
-      }
-    for (const Selected& one : here)
-      if (one.adapter->state && one.adapter->depth == depth) state_of(one).after(y, one.weight);
+    const auto for_each_state = [&](const auto& f) {
+      for (const Selected& one : here)
+        if (one.adapter->state && one.adapter->depth == depth) f(state_of(one), one.weight);
+    };
+    if constexpr (traits_of<L>::kind == LayerKind::linear) {
+      JoinedUpdate<T> joined(x, y, base, batch_.workspace);
+      for_each_state([&](const AdapterState<T>& state, double weight) { joined.add(state, weight); });
+      joined.finish();
+    } else {
+      for_each_state([&](const AdapterState<T>& state, double weight) { state.update(x, y, weight, base, batch_.workspace); });
+    }
+    for_each_state([&](const AdapterState<T>& state, double weight) { state.after(y, weight); });
   }
   /// Where methods are nested, those inside make the base of those outside, which do not see how they scale the input.
   void add_levels(std::span<const Selected> here, const SiteInput<T>& x, const SiteInput<T>& seen, Out<T> y,

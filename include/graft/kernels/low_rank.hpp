@@ -9,6 +9,19 @@
 
 /// The low-rank updates of LoRA and AdaLoRA over any base product: y += scale * ((x A^T) * e) B^T.
 namespace graft::kernels {
+
+/// One of the low-rank updates that low_rank_updates adds.
+template <class T>
+struct LowRankTerm {
+  std::ptrdiff_t r = 0;
+  const T* A = nullptr;         ///< (r, in)
+  const T* packed_b = nullptr;  ///< B (out, r) by pack_b, or null
+  const T* e = nullptr;         ///< (r): AdaLoRA's E, or null for ones
+  T scale = T(1);
+  const T* beta = nullptr;  ///< (out): the bias of lora_B, or null
+  const T* B = nullptr;     ///< (out, r), as it is stored: read where there is no `packed_b`
+};
+
 inline namespace GRAFT_BUILD {
 
 namespace detail {
@@ -96,25 +109,26 @@ void low_rank_update(std::ptrdiff_t n, std::ptrdiff_t in, std::ptrdiff_t out, st
   }
 }
 
-/// One of the low-rank updates that low_rank_updates adds.
+/// The number of T that low_rank_updates needs as scratch; `ranks`: the sum of the terms' r, `unpacked`: the largest r of
+/// those whose B is not packed. Bounded in n.
+[[nodiscard]] constexpr std::ptrdiff_t low_rank_updates_scratch(std::ptrdiff_t n, std::ptrdiff_t ranks,
+                                                                std::ptrdiff_t unpacked = 0) {
+  return ranks * std::min(n, detail::low_rank_rows) + unpacked * detail::low_rank_panel;
+}
+/// The same for these terms.
 template <class T>
-struct LowRankTerm {
-  std::ptrdiff_t r = 0;
-  const T* A = nullptr;         ///< (r, in)
-  const T* packed_b = nullptr;  ///< B (out, r) by pack_b
-  const T* e = nullptr;         ///< (r): AdaLoRA's E, or null for ones
-  T scale = T(1);
-  const T* beta = nullptr;  ///< (out): the bias of lora_B, or null
-};
-
-/// The number of T that low_rank_updates needs as scratch; `ranks`: the sum of the terms' r. Bounded in n.
-[[nodiscard]] constexpr std::ptrdiff_t low_rank_updates_scratch(std::ptrdiff_t n, std::ptrdiff_t ranks) {
-  return ranks * std::min(n, detail::low_rank_rows);
+[[nodiscard]] constexpr std::ptrdiff_t low_rank_updates_scratch(std::ptrdiff_t n, std::span<const LowRankTerm<T>> terms) {
+  std::ptrdiff_t ranks = 0, unpacked = 0;
+  for (const LowRankTerm<T>& term : terms) {
+    ranks += term.r;
+    if (!term.packed_b) unpacked = std::max(unpacked, term.r);
+  }
+  return low_rank_updates_scratch(n, ranks, unpacked);
 }
 
 /// y = (y + sum of the terms' updates) * columns: the updates of several adapters in one pass over y. The terms are
 /// added one after the other, so the bits are those of as many calls of low_rank_update.
-/// columns (out): factors of DoRA or IA3, or null for ones; scratch: low_rank_updates_scratch(n, sum of r) T.
+/// columns (out): factors of DoRA or IA3, or null for ones; scratch: low_rank_updates_scratch(n, terms) T.
 template <class T>
 void low_rank_updates(std::ptrdiff_t n, std::ptrdiff_t in, std::ptrdiff_t out, std::span<const LowRankTerm<T>> terms,
                       const T* x, std::ptrdiff_t ldx, const T* columns, T* y, std::ptrdiff_t ldy, T* scratch) {
@@ -127,20 +141,24 @@ void low_rank_updates(std::ptrdiff_t n, std::ptrdiff_t in, std::ptrdiff_t out, s
       detail::scale_low_rank(rows, term.r, term.e, term.scale, u);
       u += rows * term.r;
     }
-    // a panel of y stays in the first-level cache until all terms and the factors have been there
+    T* const turned = u;
+    // a panel of y stays in the first-level cache until all terms have been there
     for (std::ptrdiff_t o = 0; o < out; o += detail::low_rank_panel) {
       const std::ptrdiff_t cols = std::min(out - o, detail::low_rank_panel);
       T* const to = y + i * ldy + o;
       u = scratch;
       for (const LowRankTerm<T>& term : terms) {
-        if (term.r > 0)
-          product_nn(rows, cols, term.r, u, term.r, term.packed_b + o * term.r, cols, static_cast<const T*>(nullptr),
-                     to, ldy, true);
+        if (term.r > 0) {
+          if (!term.packed_b) transpose(cols, term.r, term.B + o * term.r, term.r, turned, cols);
+          const T* const panel = term.packed_b ? term.packed_b + o * term.r : turned;
+          product_nn(rows, cols, term.r, u, term.r, panel, cols, static_cast<const T*>(nullptr), to, ldy, true);
+        }
         if (term.beta) add_scaled(rows, cols, term.scale, term.beta + o, 0, to, ldy);
         u += rows * term.r;
       }
-      if (columns) scale_columns(rows, cols, to, ldy, columns + o, T(1), to, ldy);
     }
+    // whole rows: panels of y whose rows are a power of two apart share few sets of the first-level cache
+    if (columns) scale_columns(rows, out, y + i * ldy, ldy, columns, T(1), y + i * ldy, ldy);
   }
 }
 
