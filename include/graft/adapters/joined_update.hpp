@@ -1,6 +1,7 @@
 #pragma once
 
-#include <array>
+#include <cstddef>
+#include <new>
 #include <span>
 
 #include "../kernels/low_rank.hpp"
@@ -30,7 +31,7 @@ class JoinedUpdate {
     if (count_ >= most_together) finish();
     const Index threads = threads_of(workspace_);
     const Index least = threads > 1 ? (y_.rows() + threads - 1) / threads : y_.rows();  // rows of a piece
-    const Index more = state.terms_of_update(least, y_.cols(), weight, base_, terms_.data() + count_);
+    const Index more = state.terms_of_update(least, y_.cols(), weight, base_, first_term() + count_);
     count_ += more;
     if (more && !state.reads_base()) return;
     if (more) {
@@ -43,7 +44,7 @@ class JoinedUpdate {
   /// Adds what waits for more of its kind, and then multiplies y's columns: to be called after the last adapter.
   void finish(const T* columns = nullptr) {
     if (count_ == 0) return;
-    const std::span<const kernels::LowRankTerm<T>> terms(terms_.data(), std::size_t(count_));
+    const std::span<const kernels::LowRankTerm<T>> terms(first_term(), std::size_t(count_));
     Index ranks = 0;
     for (const kernels::LowRankTerm<T>& term : terms) ranks += term.r;
     in_pieces_of_rows<T>(work_of_update<T>(ranks, x_, y_), x_, y_, workspace_, [&](const SiteInput<T>& x, Out<T> y, Workspace* own) {
@@ -54,12 +55,18 @@ class JoinedUpdate {
 
  private:
   static constexpr Index most_together = 8;  // more gain little, and they wait on the stack
+  static constexpr Index most_waiting = most_together + AdapterState<T>::most_terms - 1;
+
+  [[nodiscard]] kernels::LowRankTerm<T>* first_term() {
+    return std::launder(reinterpret_cast<kernels::LowRankTerm<T>*>(memory_));
+  }
 
   const SiteInput<T>& x_;
   Out<T> y_;
   const BaseWeight<T>& base_;
   Workspace* workspace_;
-  std::array<kernels::LowRankTerm<T>, most_together + AdapterState<T>::most_terms - 1> terms_;
+  // bytes, since a small layer would feel the filling of terms that no adapter writes
+  alignas(kernels::LowRankTerm<T>) std::byte memory_[most_waiting * sizeof(kernels::LowRankTerm<T>)];
   Index count_ = 0;
 };
 
