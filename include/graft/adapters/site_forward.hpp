@@ -203,6 +203,7 @@ class SiteForward {
   void finish(const SiteInput<T>& whole, const SiteInput<T>& x, Out<T> y) const {
     selected_.for_each_selection([&](const Segment& leader, std::span<const Selected> here) {
       if (whole.rows.data() == x.rows.data() && is_worth_gathering(leader, x, here)) return gather(leader, x, y, here);
+      if (leader.rows == y.rows()) return add(whole, x, y, here);
       for_each_part(leader, [&](const Segment& part) {
         add(whole.part(part.begin, part.rows), x.part(part.begin, part.rows), rows_of(y, part.begin, part.rows), here);
       });
