@@ -297,6 +297,36 @@ TEST_CASE("passes of many sizes take nothing once each was seen") {
 
 namespace {
 
+struct Projections : graft::PackedLinear<graft::Linear<>, "q", "k"> {
+  using Base = graft::PackedLinear<graft::Linear<>, "q", "k">;
+  Projections() : Base(graft::Linear<>(width, 18), {width, 6}) { graft::initialise(*this, 5); }
+  GRAFT_MODULE_FROM(Base)
+};
+
+}  // namespace
+
+TEST_CASE("a packed layer") {
+  Projections qk;
+  (void)graft::inject_adapter_in_model(graft::LoraConfig{.r = 3, .target_modules = {"q", "k"}, .init_lora_weights = false}, qk, "lora");
+  (void)graft::inject_adapter_in_model(graft::Ia3Config{.target_modules = {"k"}, .feedforward_modules = {"k"}, .init_ia3_weights = false},
+                                       qk, "ia3");
+  const AdapterSelection lora = graft::select(qk, {{"lora"}}), ia3 = graft::select(qk, {{"ia3"}});
+  const Matrix<> x = support::ramp(7, width, 1);
+  Matrix<> y(7, 18);
+  Batch batch;
+  const auto pass = [&] {
+    batch.clear();
+    batch.add(2, lora).add(1, graft::base_only()).add(4, ia3);
+    const auto both = qk(batch.input(x));
+    const auto q = qk.part<"q">(both);
+    qk(x, batch, y);
+    qk.update(batch, x, y);
+  };
+  CHECK(when_warm(pass) == 0);
+}
+
+namespace {
+
 struct TokenModel {
   Adaptable<graft::Embedding<>> embed_tokens{11, width};
   Adaptable<graft::Linear<>> p{width, width}, lm_head{width, 11};

@@ -8,6 +8,7 @@
 #include "modules/paths.hpp"
 
 #include "adapters/adapted.hpp"
+#include "adapters/packed_linear.hpp"
 #include "core/error.hpp"
 #include "core/version.hpp"
 #include "injection/control.hpp"

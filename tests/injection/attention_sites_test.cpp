@@ -82,13 +82,14 @@ MultiheadAttention<T> with_update(const auto& site, const char* adapter, T scali
   plain.out_proj.weight.view() = site->out_proj->weight.view();
   if (packed != 0)
     plain.in_proj_weight.view() += packed * scaling * matrix<T>(site, adapter, "lora_B") * matrix<T>(site, adapter, "lora_A");
-  plain.out_proj.weight.view() +=
-      times * scaling * matrix<T>(site->out_proj, adapter, "lora_B") * matrix<T>(site->out_proj, adapter, "lora_A");
+  if (times != 0)
+    plain.out_proj.weight.view() +=
+        times * scaling * matrix<T>(site->out_proj, adapter, "lora_B") * matrix<T>(site->out_proj, adapter, "lora_A");
   return plain;
 }
 
 template <class E>
-void is_refused(const auto& config, Net<float>& net, const char* because) {
+void is_refused(const auto& config, auto& net, const char* because) {
   const std::string before = everything(net);
   CHECK_THROWS_WITH_AS((void)graft::inject_adapter_in_model(config, net, "new"), doctest::Contains(because), E);
   CHECK(everything(net) == before);
@@ -399,13 +400,45 @@ TEST_CASE("what PEFT's attention does not have is refused, and nothing has chang
   is_refused<graft::TargetError>(graft::Ia3Config{.target_modules = {"attn"}}, net, "does not fit the layer 'attn', a MultiheadAttention");
   is_refused<graft::TargetError>(graft::AdaLoraConfig{.init_r = 4, .target_r = 2, .target_modules = {"attn"}}, net, "does not fit");
   is_refused<graft::TargetError>(with([](auto& c) { c.target_modules = {"attn", "attn.out_proj"}; }), net, "which it is part of");
-  for (const char* parameter : {"attn.in_proj_weight", "attn.out_proj.weight"}) {
-    LoraConfig config{.r = 4};
+  const auto of_parameter = [](const char* parameter, graft::TargetModules modules = Strings{}) {
+    LoraConfig config{.r = 4, .target_modules = std::move(modules)};
     config.target_parameters = {parameter};
-    is_refused<graft::TargetError>(config, net, "is an attention's");
-  }
+    return config;
+  };
+  is_refused<graft::TargetError>(of_parameter("attn.out_proj.weight"), net, "is an attention's output projection's");
+  is_refused<graft::TargetError>(of_parameter("attn.in_proj_bias"), net, "has 1 dimension");
+  is_refused<graft::TargetError>(of_parameter("attn.in_proj_weight", {"attn"}), net, "and so is its layer");
+  is_refused<graft::TargetError>(of_parameter("attn.in_proj_weight", {"attn.out_proj"}), net, "and 'attn.out_proj' behind it");
   (void)graft::inject_adapter_in_model(graft::Ia3Config{.target_modules = {"attn.out_proj"}}, net, "inner");
   is_refused<graft::TargetError>(both, net, "with adapters of its own, 'attn.out_proj'");
+  is_refused<graft::TargetError>(of_parameter("attn.in_proj_weight"), net, "with adapters of its own, 'attn.out_proj'");
+}
+
+TEST_CASE("LoRA of the packed matrix alone leaves the output projection as it is") {
+  const Matrix<double> x = awkward::rows<double>(4, 7);
+  Net<double> net;
+  const Matrix<double> base = net(x);
+  LoraConfig config{.r = 3, .lora_alpha = 7, .target_modules = Strings{}};
+  config.target_parameters = {"in_proj_weight"};
+  const auto report = graft::inject_adapter_in_model(config, net, "a");
+  REQUIRE(report.matched.size() == 2);
+  CHECK(report.matched[0].path == "attn.in_proj_weight");
+  trained::fill(net, "a");
+  CHECK(graft::get_peft_model_state_dict(net, "a").keys() ==
+        Strings{"attn.lora_A.weight", "attn.lora_B.weight", "cross.lora_A.weight", "cross.lora_B.weight"});
+  const Matrix<double> with = net(x);
+  REQUIRE_FALSE(same_values(with, base));
+  const auto plain = [&](const auto& site) { return with_update<double>(site, "a", 7.0 / 3, 0); };
+  const auto attn = plain(net.attn), cross = plain(net.cross);
+  const Matrix<double> h = graft::tanh(net.fc(x)), y = attn(h, {.causal = true});
+  CHECK(same_values(cross(y, h, h), with));
+  is_refused<graft::TargetError>(LoraConfig{.r = 4, .target_modules = {"attn.out_proj"}}, net, "no module matches");
+  (void)graft::merge_adapter(net);
+  CHECK(same_values(net(x), with));
+  (void)graft::unmerge_adapter(net);
+  CHECK(same_values(net(x), with));
+  (void)graft::merge_and_unload(net);
+  CHECK(same_values(net(x), with));
 }
 
 TEST_CASE("an output projection whose attention is adapted is no target any more") {

@@ -309,4 +309,10 @@ def all_cases():
     add(low_level, "lora_attention_bare", attentive, lora(attn, style="bare"), True, source="struct", bare=True)
     add(low_level, "lora_attention_from_keys", attentive, lora(attn | {"r": 3}, style="bare"), from_state_dict=True, targets=[])
     add(fresh, "lora_attention_fresh", attentive, lora({"target_modules": ["fc", "self_attn"]}, style="bare"), "file", bare=True)
+    packed = {"target_parameters": ["self_attn.in_proj_weight"]}
+    add(loaded, "lora_attention_parameter", attentive, lora(packed | {"target_modules": ["head"], "r": 3}))
+    add(loaded, "lora_attention_parameter_base_bf16", of(attentive, "bf16"), lora(packed | {"use_rslora": True}), mapped=True)
+    both = {"target_parameters": ["in_proj_weight"]}
+    add(several, "lora_attention_parameter_two", attentive, [lora(both), lora(both | {"r": 3}, "b")], True, 0.3)
+    add(fresh, "lora_attention_parameter_fresh", attentive, lora(both, style="bare"))
     return made

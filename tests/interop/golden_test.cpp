@@ -158,12 +158,19 @@ void check_files(const interop::Case& one, const interop::Reply& reply) {
   }
 }
 
+void check(const interop::Case& one, const interop::Reply& reply) {
+  check_outputs(one, reply);
+  check_merged(one, reply);
+  check_structure(one, reply);
+  check_files(one, reply);
+}
+
 }  // namespace
 
 TEST_CASE("graft gives PEFT's outputs, trees, keys and files for every golden case") {
   const auto folders = golden_folders();
   REQUIRE(folders.size() > 80);
-  std::size_t merged = 0;
+  std::size_t merged = 0, packed = 0;
   for (const fs::path& folder : folders) {
     const Scratch scratch;
     const interop::Case one = interop::read_case(folder, scratch.path);
@@ -173,12 +180,15 @@ TEST_CASE("graft gives PEFT's outputs, trees, keys and files for every golden ca
       CAPTURE(graft::tag_of(scalar));
       interop::Reply reply;
       REQUIRE_NOTHROW(reply = interop::run_case(one, scalar));
-      check_outputs(one, reply);
-      check_merged(one, reply);
+      check(one, reply);
       merged += reply.merged.size();
-      check_structure(one, reply);
-      check_files(one, reply);
+      if (one.text.at("model").at("type") != "decoder") continue;
+      CAPTURE("packed");
+      REQUIRE_NOTHROW(reply = interop::run_packed_decoder(one, scalar));
+      check(one, reply);
+      ++packed;
     }
   }
   CHECK(merged > 150);
+  CHECK(packed > 30);
 }

@@ -57,7 +57,38 @@ struct FeedForward {
   GRAFT_MODULE(gate_proj, up_proj, down_proj)
 };
 
+/// The same layers, those over one input by one matrix; they print as their twins.
+namespace packed {
 template <class T, class W = T>
+struct Attention : graft::PackedLinear<graft::Linear<W>, "q_proj", "k_proj", "v_proj"> {
+  using Projection = graft::PackedLinear<graft::Linear<W>, "q_proj", "k_proj", "v_proj">;
+  graft::Adaptable<graft::Linear<W>> o_proj;
+
+  Attention(Index hidden, Index inner, bool bias)
+      : Projection(graft::Linear<W>(hidden, 3 * inner, bias), {inner, inner, inner}), o_proj(inner, hidden, bias) {}
+  auto operator()(const auto& x) const {
+    const auto y = Projection::operator()(x);
+    const auto q = this->template part<"q_proj">(y), k = this->template part<"k_proj">(y), v = this->template part<"v_proj">(y);
+    return o_proj(graft::tanh(graft::add(graft::mul(q, k), v)));
+  }
+  GRAFT_MODULE_FROM(Projection, o_proj)
+};
+template <class T, class W = T>
+struct FeedForward : graft::PackedLinear<graft::Linear<W>, "gate_proj", "up_proj"> {
+  using Projection = graft::PackedLinear<graft::Linear<W>, "gate_proj", "up_proj">;
+  graft::Adaptable<graft::Linear<W>> down_proj;
+
+  FeedForward(Index hidden, Index wide, bool bias)
+      : Projection(graft::Linear<W>(hidden, 2 * wide, bias), {wide, wide}), down_proj(wide, hidden, bias) {}
+  auto operator()(const auto& x) const {
+    const auto y = Projection::operator()(x);
+    return down_proj(graft::mul(graft::silu(this->template part<"gate_proj">(y)), graft::tanh(this->template part<"up_proj">(y))));
+  }
+  GRAFT_MODULE_FROM(Projection, down_proj)
+};
+}  // namespace packed
+
+template <class T, class W = T, template <class, class> class Attention = Attention, template <class, class> class FeedForward = FeedForward>
 struct Block {
   Attention<T, W> self_attn;
   FeedForward<T, W> mlp;
@@ -74,10 +105,10 @@ struct Block {
   GRAFT_MODULE(self_attn, mlp, norm)
 };
 
-template <class T, class W = T>
+template <class T, class W = T, class Layer = Block<T, W>>
 struct Body {
   graft::Adaptable<graft::Embedding<W>> embed_tokens;
-  std::vector<Block<T, W>> layers;
+  std::vector<Layer> layers;
 
   static graft::EmbeddingOptions options(const Sizes& s) {
     graft::EmbeddingOptions options;
@@ -99,9 +130,9 @@ struct Body {
   GRAFT_MODULE(embed_tokens, layers)
 };
 
-template <class T, class W = T>
+template <class T, class W = T, class Layer = Block<T, W>>
 struct Decoder {
-  Body<T, W> model;
+  Body<T, W, Layer> model;
   graft::Adaptable<graft::Linear<W>> lm_head;
 
   explicit Decoder(const Sizes& s) : model(s), lm_head(index(s, "hidden"), index(s, "vocabulary"), false) {

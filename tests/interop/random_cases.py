@@ -45,7 +45,8 @@ class Draw:
         sizes |= {"norm_type": self.one(2.0, 2.0, 1.0)}
         sizes |= {"scale_grad_by_freq": self.chance(0.1), "sparse": self.chance(0.1)}
         dtype = self.one("f32", "f32", "f32", "f64", "bf16")
-        return cases.model("decoder", sizes, self.seed(), dtype, rows=self.r.randint(1, 9))
+        # graft then has one matrix for layers over one input; nothing changes for PEFT
+        return cases.model("decoder", sizes, self.seed(), dtype, rows=self.r.randint(1, 9), packed=self.chance(0.5))
 
     def attentive(self):
         sizes = {**self.sizes("in", "out"), "heads": self.r.randint(1, 5), "bias": self.chance(0.7), "causal": self.chance(0.5)}
@@ -320,13 +321,18 @@ class Draw:
 
     def parameters(self, category, name):
         """Bare matrices and stacks of experts' weights, beside modules. All adapters take the same ones: PEFT's rule."""
-        sizes = {**self.sizes("in", "hidden", "inner", "out"), "transposed": self.chance(0.5)}
-        sizes["experts"] = self.r.randint(2 if sizes["transposed"] else 1, 5)  # PEFT fails at one that is transposed
-        model = cases.model("experts", sizes, self.seed(), self.one("f32", "f32", "f64"), rows=self.r.randint(1, 9))
-        own = self.some(["mixer.weight", "tail", "gate_up_proj", "experts.down_proj"])
-        layers = self.some(["fc", "head"], 0)
-        matrices = self.some([n for n in ("fc", "head") if n not in layers], 0) if self.chance(0.3) and len(layers) < 2 else []
-        own += [n + ".weight" for n in matrices]
+        if self.chance(0.2):
+            model = self.attentive()
+            own = self.some(["self_attn.in_proj_weight", "cross_attn.in_proj_weight"])
+            layers = self.some(["fc", "head"], 0)
+        else:
+            sizes = {**self.sizes("in", "hidden", "inner", "out"), "transposed": self.chance(0.5)}
+            sizes["experts"] = self.r.randint(2 if sizes["transposed"] else 1, 5)  # PEFT fails at one that is transposed
+            model = cases.model("experts", sizes, self.seed(), self.one("f32", "f32", "f64"), rows=self.r.randint(1, 9))
+            own = self.some(["mixer.weight", "tail", "gate_up_proj", "experts.down_proj"])
+            layers = self.some(["fc", "head"], 0)
+            matrices = self.some([n for n in ("fc", "head") if n not in layers], 0) if self.chance(0.3) and len(layers) < 2 else []
+            own += [n + ".weight" for n in matrices]
 
         def configured():
             targets = {"target_parameters": own, "target_modules": layers or self.one(None, [])}

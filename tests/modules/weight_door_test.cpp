@@ -27,6 +27,22 @@ struct graft::layer_traits<ReadOnly> {
 };
 
 namespace {
+/// Computes both at every call: what is written into the answer is lost.
+struct Computed {
+  Matrix<float> half = Matrix<float>::Identity(2, 2);
+};
+}  // namespace
+template <>
+struct graft::layer_traits<Computed> {
+  static constexpr LayerKind kind = LayerKind::linear;
+  using scalar = float;
+  static Index in_features(const Computed&) { return 2; }
+  static Index out_features(const Computed&) { return 2; }
+  static Matrix<float> weight(const Computed& layer) { return 2 * layer.half; }
+  static Eigen::VectorXf bias(const Computed& layer) { return layer.half.col(0); }
+};
+
+namespace {
 /// Rows and bias written through the door are what the layer shows; what was saved comes back to the bit.
 template <class L>
 void check(L layer) {
@@ -99,6 +115,11 @@ TEST_CASE("which parameter holds the weight, and where its elements are") {
   LayerDoor<ReadOnly> closed(fixed);
   CHECK_FALSE(closed.is_writable());
   CHECK_FALSE(closed.is_bias_writable());
+  Computed computed;
+  LayerDoor<Computed> lost(computed);
+  CHECK(lost.is_readable());
+  CHECK_FALSE(lost.is_writable());
+  CHECK_FALSE(lost.is_bias_writable());
 }
 
 TEST_CASE("what would overflow a narrow weight is not finite there") {

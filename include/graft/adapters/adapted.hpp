@@ -186,6 +186,14 @@ class Adapted {
   [[no_unique_address]] Table table_{};
 };
 
+/// The way to a site's table, for verbs.
+template <class L, class... As>
+struct SiteAccess<Adapted<L, As...>> {
+  using Site = Adapted<L, As...>;
+  static std::unique_ptr<SiteTable>& table(Site& site) { return site.table_; }
+  static const SiteTable* table(const Site& site) { return site.table_.get(); }
+};
+
 /// A site that permits all three methods.
 template <class L>
 using Adaptable = Adapted<L, Lora, AdaLora, Ia3>;

@@ -29,6 +29,25 @@ namespace graft::detail {
   return module;
 }
 
+/// The sites inside of an attention's, which is the model's site `place`: its output projection.
+template <class F>
+void for_each_inner(const ModelSites& model, std::size_t place, F f) {
+  const AnySite* site = model.sites[place].get();
+  for (std::size_t inner = place + 1; inner < model.sites.size() && model.sites[inner]->outer() == site; ++inner) f(inner);
+}
+
+/// @throws TargetError where an attention's output projection has adapters of its own: PEFT wraps no such attention.
+inline void check_output(const ModelSites& model, std::size_t place) {
+  for_each_inner(model, place, [&](std::size_t inner) {
+    const SiteTable* table = model.sites[inner]->table();
+    if (table && table->is_wrapped() && !is_inside_adapted(*model.sites[inner]))
+      fail<TargetError>("the target '" + model.sites[place]->path() + "' has an output projection with adapters of its own, '" +
+                            model.sites[inner]->path() + "'",
+                        "an attention's adapter adapts its output projection too, and in PEFT it cannot where that is wrapped already",
+                        "delete those adapters and unload(), or leave '" + model.sites[place]->path() + "' out of target_modules");
+  });
+}
+
 /// Adds a site to the targets, and an attention's output projection with it.
 /// @throws TargetError where the output projection is a target of its own, or has adapters of its own.
 inline void take_with_output(const ModelSites& model, std::size_t place, std::vector<std::size_t>& targets) {
@@ -37,16 +56,9 @@ inline void take_with_output(const ModelSites& model, std::size_t place, std::ve
     fail<TargetError>("the targets name '" + site.path() + "' and '" + site.outer()->path() + "', which it is part of",
                       "an attention's adapter adapts its output projection too",
                       "name one of them, or exclude '" + site.path() + "' with exclude_modules");
+  check_output(model, place);
   targets.push_back(place);
-  for (std::size_t inner = place + 1; inner < model.sites.size() && model.sites[inner]->outer() == &site; ++inner) {
-    const SiteTable* table = model.sites[inner]->table();
-    if (table && table->is_wrapped() && !is_inside_adapted(*model.sites[inner]))
-      fail<TargetError>("the target '" + site.path() + "' has an output projection with adapters of its own, '" +
-                            model.sites[inner]->path() + "'",
-                        "an attention's adapter adapts its output projection too, and in PEFT it cannot where that is wrapped already",
-                        "delete those adapters and unload(), or leave '" + site.path() + "' out of target_modules");
-    targets.push_back(inner);
-  }
+  for_each_inner(model, place, [&](std::size_t inner) { targets.push_back(inner); });
 }
 
 /// @throws ConfigError for what PEFT's `lora.MultiheadAttention` does not have.

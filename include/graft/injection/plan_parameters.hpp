@@ -57,6 +57,11 @@ class ParameterPlanner {
     for (const TargetedParameter& one : parameters) {
       if (std::find(targets.sites.begin(), targets.sites.end(), one.site) != targets.sites.end())
         refuse_module(one.key, "'" + model.sites[one.site]->path() + "' is one of the target modules");
+      for (const std::size_t site : targets.sites)
+        if (model.sites[site]->outer() == model.sites[one.site].get())
+          fail<TargetError>("the targets name the parameter '" + one.key + "' and '" + model.sites[site]->path() + "' behind it",
+                            "in PEFT an adapter of the output projection has no effect where the attention is wrapped",
+                            "name one of them, or the attention in target_modules");
       if (std::find(targets.copied.begin(), targets.copied.end(), one.site) != targets.copied.end())
         fail<TargetError>("the parameter '" + one.key + "' is a target, and its module is to be saved whole",
                           "a module that is saved whole has no adapter of the same name", "take it out of one of them");
@@ -114,10 +119,11 @@ class ParameterPlanner {
                         "PEFT replaces the module that holds a parameter, and the model has none around it",
                         "give it a module of its own");
     check_rank(key, rank);
-    if (facts.packed || site.outer())
-      fail<TargetError>("the parameter '" + key + "' is an attention's",
-                        "an attention's projections are adapted together, and its output projection never alone by its weight",
-                        "name the attention in target_modules");
+    if (site.outer())
+      fail<TargetError>("the parameter '" + key + "' is an attention's output projection's",
+                        "an attention reads it past what PEFT wraps around it, so that an adapter would have no effect",
+                        "name the attention, or its output projection, in target_modules");
+    if (facts.packed) check_output(model_, site_number);
     if (facts.kind == LayerKind::conv)
       fail<TargetError>("the parameter '" + key + "' is a convolution's", "its dimensions are not those of a matrix or a stack of them",
                         "name the convolution in target_modules");
@@ -160,7 +166,7 @@ class ParameterPlanner {
     const bool is_plain = scheme == InitScheme::identity || scheme == InitScheme::random || scheme == InitScheme::gaussian;
     if (is_plain || (options_.file && !takes_from_base(scheme))) return;
     for (const TargetedParameter& one : taken_)
-      if (const LayerFacts facts = model_.sites[one.site]->facts(); facts.kind != LayerKind::linear || facts.transposed)
+      if (const LayerFacts facts = model_.sites[one.site]->facts(); facts.kind != LayerKind::linear || facts.transposed || facts.packed)
         fail<ConfigError>("init_lora_weights \"" + config_.init_lora_weights.scheme() + "\", and target_parameters takes '" + one.key + "'",
                           "the schemes are made for linear layers (out, in)", "use true, false or \"gaussian\"");
   }

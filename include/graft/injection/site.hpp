@@ -67,13 +67,6 @@ class AnySite {
   const AnySite* outer_ = nullptr;
 };
 
-template <class L, class... As>
-struct SiteAccess<Adapted<L, As...>> {
-  using Site = Adapted<L, As...>;
-  static std::unique_ptr<SiteTable>& table(Site& site) { return site.table_; }
-  static const SiteTable* table(const Site& site) { return site.table_.get(); }
-};
-
 namespace detail {
 /// The module that an adapter's parameters stand in: "q_proj"; inside of wrappers of other methods "q_proj.base_layer"; of an
 /// output projection that is adapted with its attention "attn.base_layer.out_proj".

@@ -121,7 +121,9 @@ void tensors_of_traits(L& layer, const std::string& prefix, std::vector<BaseTens
 template <class Node>
 std::vector<BaseTensor> base_tensors(Node& node) {
   std::vector<BaseTensor> tensors;
-  if constexpr (is_parameter<std::remove_const_t<Node>>) {
+  if constexpr (requires { traits_of<Node>::tensors(node); }) {
+    return traits_of<Node>::tensors(node);
+  } else if constexpr (is_parameter<std::remove_const_t<Node>>) {
     tensors.push_back(tensor_of_parameter("", node));
   } else if constexpr (Module<std::remove_const_t<Node>>) {
     visit(node, [&](std::string_view path, auto& part) {

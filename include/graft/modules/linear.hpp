@@ -210,6 +210,16 @@ struct layer_traits<Linear<T, Storage, Product>> {
     (void)op.cols(std::span(&x, 1));
     op.template forward<compute_scalar<T>>(BatchView{{}, {}, {}, workspace}, y, std::span(&x, 1));
   }
+  /// y (n, count) from the rows [begin, begin + count) of the weight.
+  static void forward_rows_into(const Layer& layer, Index begin, const In<compute_scalar<T>>& x, Out<compute_scalar<T>> y,
+                                Workspace* workspace) {
+    auto op = layer.op();
+    (void)op.cols(std::span(&x, 1));
+    op.weight += begin * op.in;
+    op.out = y.cols();
+    if (op.bias) op.bias += begin;
+    op.template forward<compute_scalar<T>>(BatchView{{}, {}, {}, workspace}, y, std::span(&x, 1));
+  }
 };
 
 }  // namespace graft

@@ -79,14 +79,12 @@ class LayerDoor : public WeightDoor<T> {
   using traits = traits_of<L>;
   static constexpr bool readable = has_weight<const L> && has_weight<L>;
   static constexpr bool writable = [] {
-    if constexpr (readable) return requires(L& layer) { weight_of(layer).coeffRef(0, 0) = weight_of(layer).coeff(0, 0); };
+    if constexpr (readable) return WritableView<decltype(weight_of(std::declval<L&>()))>;
     else return false;
   }();
   static constexpr bool bias_writable = [] {
-    if constexpr (!has_bias_access<L>) return false;
-    else if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(traits::bias(std::declval<L&>()))>>)
-      return requires(L& layer) { traits::bias(layer)->coeffRef(0) = traits::bias(layer)->coeff(0); };
-    else return requires(L& layer) { traits::bias(layer).coeffRef(0) = traits::bias(layer).coeff(0); };
+    if constexpr (has_bias_access<L>) return WritableView<decltype(bias_of(std::declval<L&>()))>;
+    else return false;
   }();
 
  public:
@@ -127,11 +125,10 @@ class LayerDoor : public WeightDoor<T> {
   }
 
   [[nodiscard]] T* data() override {
-    if constexpr (writable && std::is_same_v<Stored, T>)
-      if (const T* shown = base().data()) {
-        (void)weight_of(layer_);  // counts as a write
-        return const_cast<T*>(shown);
-      }
+    if constexpr (writable && std::is_same_v<Stored, T>) {
+      (void)weight_of(layer_);  // counts as a write, and may move the elements
+      return const_cast<T*>(base().data());
+    }
     return nullptr;
   }
   void write_rows(Index begin, const In<T>& rows) override {

@@ -39,7 +39,7 @@ struct LayerWrapper {
 /// One wrapper as text, around the text of what it wraps.
 class WrapperText {
  public:
-  WrapperText(const LayerWrapper& wrapper, const LayerFacts& facts, std::string_view parameter = "weight")
+  WrapperText(const LayerWrapper& wrapper, const LayerFacts& facts, std::string_view parameter)
       : wrapper_(wrapper), facts_(facts), parameter_(parameter) {}
 
   /// `layer` is the text of the layer without wrappers.
@@ -172,7 +172,7 @@ class WrapperText {
 [[nodiscard]] inline std::string site_text(const std::string& layer, const LayerFacts& facts, const SiteTable* table) {
   std::string text = layer;
   if (table)
-    for (const LayerWrapper& wrapper : wrappers_of(*table)) text = WrapperText(wrapper, facts).around(text, layer);
+    for (const LayerWrapper& wrapper : wrappers_of(*table)) text = WrapperText(wrapper, facts, facts.packed ? "in_proj_weight" : "weight").around(text, layer);
   return text;
 }
 
