@@ -33,6 +33,7 @@ struct Place {
 const Place places[] = {{0, 0, 0},
                         {0x299f31d0a4093822, 0x0370734413198a2e, 0x85a308d3243f6a88},
                         {~0ull, ~0ull, 0xfffffff0},          // counters over 32 bits
+                        {3, 0x13198a2e03707344, 0x1ffffffefull},  // over 32 bits where two numbers take one, from an odd number on
                         {7, 0xaf63dc4c8601ec8c, ~0ull - 5}};  // and over 64
 
 template <class T>
@@ -43,8 +44,10 @@ void check_uniform(const Place& place, Index count) {
   kernels::random_uniform<T>(place.key, place.stream, place.first, count, bound, y.data() + 1);  // at an odd address
   bool all = true;
   for (Index i = 0; i < count; ++i) {
-    const auto words = philox(place.key, place.first + std::uint64_t(i), place.stream);
-    all = all && y[std::size_t(i) + 1] == T((2 * unit(words[0], words[1]) - 1) * bound);
+    const std::uint64_t number = place.first % 2 + std::uint64_t(i);
+    const auto words = philox(place.key, place.first / 2 + number / 2, place.stream);
+    const double u = number % 2 ? unit(words[2], words[3]) : unit(words[0], words[1]);
+    all = all && y[std::size_t(i) + 1] == T((2 * u - 1) * bound);
   }
   CHECK(all);
   CHECK(y.front() == T(99));

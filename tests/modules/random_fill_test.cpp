@@ -38,17 +38,15 @@ TEST_CASE("values are those of the plain generator, bit by bit, in every dtype a
     for (const Dtype dtype : {Dtype::f32, Dtype::f64, Dtype::bf16, Dtype::f16}) {
       ParameterData plain(dtype, {count}), plain_normal(dtype, {count}), drawn(dtype, {count}), drawn_normal(dtype, {count});
       for (ParameterData* parameter : {&plain, &plain_normal}) parameter->allocate();
+      const auto put = [&](ParameterData& to, graft::Index i, double value) {
+        if (dtype == Dtype::f64) graft::detail::store<double>(to, i, value);
+        else if (dtype == Dtype::f32) graft::detail::store<float>(to, i, value);
+        else if (dtype == Dtype::f16) graft::detail::store<graft::f16>(to, i, value);
+        else graft::detail::store<graft::bf16>(to, i, value);
+      };
+      graft::detail::for_each_uniform({7, "q.lora_A"}, count, [&](graft::Index i, double u) { put(plain, i, (2 * u - 1) * 0.3); });
       graft::detail::for_each_random({7, "q.lora_A"}, count, [&](graft::Index i, auto u) {
-        const double uniform = (2 * u[0] - 1) * 0.3;
-        const double normal = 0.02 * std::sqrt(-2 * std::log1p(-u[0])) * std::cos(2 * std::numbers::pi * u[1]);
-        const auto put = [&]<class T>(T) {
-          graft::detail::store<T>(plain, i, uniform);
-          graft::detail::store<T>(plain_normal, i, normal);
-        };
-        if (dtype == Dtype::f64) put(double{});
-        else if (dtype == Dtype::f32) put(float{});
-        else if (dtype == Dtype::f16) put(graft::f16{});
-        else put(graft::bf16{});
+        put(plain_normal, i, 0.02 * std::sqrt(-2 * std::log1p(-u[0])) * std::cos(2 * std::numbers::pi * u[1]));
       });
       graft::fill_uniform(drawn, {7, "q.lora_A"}, 0.3);
       graft::fill_normal(drawn_normal, {7, "q.lora_A"}, 0.02);

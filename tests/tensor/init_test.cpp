@@ -49,6 +49,19 @@ TEST_CASE("every element has two numbers of its own, by seed, name and index") {
   CHECK(drawn[1] != drawn[2]);
 }
 
+TEST_CASE("a uniform draw takes two numbers of each counter") {
+  std::vector<double> drawn;
+  graft::detail::for_each_uniform({7, "q"}, 5, [&](graft::Index i, double u) {
+    CHECK(i == graft::Index(drawn.size()));
+    drawn.push_back(u);
+  });
+  REQUIRE(drawn.size() == 5);
+  const auto words = [](std::uint64_t counter) { return graft::detail::philox(7, counter, graft::detail::stream_of("q")); };
+  CHECK(drawn[2] == graft::detail::unit(words(1)[0], words(1)[1]));
+  CHECK(drawn[3] == graft::detail::unit(words(1)[2], words(1)[3]));
+  CHECK(drawn[4] == graft::detail::unit(words(2)[0], words(2)[1]));
+}
+
 TEST_CASE("a constant stands everywhere, and borrowed memory is left alone") {
   std::vector<float> memory{5, 5};
   ParameterData parameter(Dtype::f32, {2});

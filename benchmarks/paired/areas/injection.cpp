@@ -113,7 +113,7 @@ void random_values(Context& context) {
   Race race;
   race.add("ours", [&] { graft::fill_uniform(values, {7, "lora_A"}, 0.1); });
   race.add("plain loop", [&] {
-    graft::detail::for_each_random({7, "lora_A"}, count, [&](graft::Index i, auto u) { plain[std::size_t(i)] = float((2 * u[0] - 1) * 0.1); });
+    graft::detail::for_each_uniform({7, "lora_A"}, count, [&](graft::Index i, double u) { plain[std::size_t(i)] = float((2 * u - 1) * 0.1); });
   });
   race.run(context.effort());
   row.ours = race["ours"];

@@ -18,8 +18,8 @@ namespace detail {
 template <class E>
 void draw_uniform(E& values, const Seed& seed, double bound) {
   using T = typename E::Scalar;
-  for_each_random(seed, values.size(), [&](Index i, auto u) {
-    values.coeffRef(i / values.cols(), i % values.cols()) = T((2 * u[0] - 1) * bound);
+  for_each_uniform(seed, values.size(), [&](Index i, double u) {
+    values.coeffRef(i / values.cols(), i % values.cols()) = T((2 * u - 1) * bound);
   });
 }
 

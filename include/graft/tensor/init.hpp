@@ -57,6 +57,17 @@ void for_each_random(const Seed& seed, Index count, Write write) {
   }
 }
 
+/// Calls write(i, u) with one uniform number in [0, 1) for every element: two of them come from one counter.
+template <class Write>
+void for_each_uniform(const Seed& seed, Index count, Write write) {
+  const std::uint64_t stream = stream_of(seed.name);
+  for (Index i = 0; i < count; i += 2) {
+    const auto words = philox(seed.seed, std::uint64_t(i) / 2, stream);
+    write(i, unit(words[0], words[1]));
+    if (i + 1 < count) write(i + 1, unit(words[2], words[3]));
+  }
+}
+
 template <class T>
 void store(ParameterData& parameter, Index i, double value) {
   if constexpr (std::is_floating_point_v<T>) reinterpret_cast<T*>(parameter.data())[i] = T(value);
