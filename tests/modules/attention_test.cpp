@@ -97,6 +97,28 @@ TEST_CASE("rotary rotates halves by the position, as transformers does") {
   CHECK_THROWS_AS((void)graft::rotary(ramp(3, 6), {}), ShapeError);
 }
 
+TEST_CASE("rotary gives every sequence its own positions, whatever stands before it") {
+  const graft::RotaryOptions options{.head_dim = 6};
+  const Matrix<> x = ramp(400, 12, 1), alone = graft::rotary(x, options);
+  Batch batch;
+  for (const Index rows : {3, 2, 5, 260, 129, 1}) batch.add(rows);
+  const Matrix<> y = graft::rotary(batch.input(x), options).value();
+  Index begin = 0;
+  bool all = true;
+  for (const Index rows : {3, 2, 5, 260, 129, 1}) {
+    all = all && y.middleRows(begin, rows) == graft::rotary(Matrix<>(x.middleRows(begin, rows)), options);
+    begin += rows;
+  }
+  CHECK(all);
+  CHECK(y.topRows(3) == alone.topRows(3));
+  CHECK_FALSE(y.middleRows(3, 2) == alone.middleRows(3, 2));
+  Batch later;
+  later.add(7).add(2, {}, nullptr, 3);
+  Matrix<> again(9, 12);
+  again << x.topRows(7), x.middleRows(3, 2);
+  CHECK(Matrix<>(graft::rotary(later.input(again), options).value()).bottomRows(2) == alone.middleRows(3, 2));
+}
+
 TEST_CASE("rotary takes the position from the sequence") {
   Batch batch;
   batch.add(3, {}, nullptr, 5).add(0).add(3);

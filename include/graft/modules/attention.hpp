@@ -37,11 +37,25 @@ struct Rotary {
   }
   template <class T>
   void forward(const BatchView& batch, Out<T> y, std::span<const In<T>> x) const {
-    const Scratch<T> scratch(batch.workspace, kernels::rotary_scratch(options.head_dim));
+    constexpr Index most = 128;  // rows of a table: a bounded one
+    const Index d = options.head_dim, longest = std::min(most, x[0].rows());
+    const Scratch<T> scratch(batch.workspace, kernels::rotary_table_size(longest, d) + d / 2);
+    T* const frequencies = scratch.data() + kernels::rotary_table_size(longest, d);
+    kernels::rotary_frequencies<T>(d, options.theta, frequencies);
+    Index position = 0, known = 0;  // of the table
     for (const Sequence& sequence : batch.sequences)
-      kernels::rotary<T>(sequence.rows, y.cols() / options.head_dim, options.head_dim, sequence.position, options.theta,
-                         x[0].data() + sequence.begin * x[0].outerStride(), x[0].outerStride(),
-                         y.data() + sequence.begin * y.outerStride(), y.outerStride(), scratch.data());
+      for (Index row = 0, count; row < sequence.rows; row += count) {
+        count = std::min(most, sequence.rows - row);
+        const Index first = sequence.position + row;
+        if (first < position || first + count > position + known) {  // sequences of a batch often begin alike
+          position = first;
+          known = count;
+          kernels::rotary_table<T>(count, d, first, frequencies, scratch.data());
+        }
+        const Index from = sequence.begin + row;
+        kernels::rotary<T>(count, y.cols() / d, d, scratch.data() + (first - position) * d, x[0].data() + from * x[0].outerStride(),
+                           x[0].outerStride(), y.data() + from * y.outerStride(), y.outerStride());
+      }
   }
 };
 
