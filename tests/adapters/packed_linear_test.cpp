@@ -71,12 +71,13 @@ struct graft::layer_traits<Fused> {
 
 namespace {
 
-template <class Config>
-void adapt(const Config& config, auto& model) {
+void adapt(const graft::PeftConfig& config, auto& model) {
   trained::inject(config, model, "a", 20);
-  Config second = config;
-  if constexpr (requires { second.r; }) second.r = 5;
-  if constexpr (requires { second.bias; }) second.bias = graft::Bias::none;  // only one adapter trains them
+  graft::PeftConfig second = config;
+  if (auto* lora = std::get_if<graft::LoraConfig>(&second)) {
+    lora->r = 5;
+    lora->bias = graft::Bias::none;  // only one adapter trains them
+  }
   trained::inject(second, model, "b", 21);
 }
 /// "a", the base, both with weights, and what is active.
@@ -88,8 +89,8 @@ Matrix<T> mixed(const M& model, const Matrix<T>& x) {
 }
 
 /// Everything that a packed model does has the bits that it has where the layers are separate.
-template <class W, class Config>
-void is_as_separate(const Config& config) {
+template <class W>
+void is_as_separate(const graft::PeftConfig& config) {
   using T = graft::compute_scalar<W>;
   const Matrix<T> x = ramp<T>(8, width, 1);
   Separate<W> separate;
