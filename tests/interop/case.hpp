@@ -43,7 +43,7 @@ std::vector<graft::Dtype> scalars(const Case& one);
 // The families of models: each is a translation unit of its own.
 Reply run_mlp(const Case& one, graft::Dtype scalar);
 Reply run_decoder(const Case& one, graft::Dtype scalar);
-Reply run_packed_decoder(const Case& one, graft::Dtype scalar);  ///< with one matrix for layers over one input
+Reply run_packed_decoder(const Case& one);  ///< in double, with one matrix for layers over one input
 Reply run_attentive(const Case& one, graft::Dtype scalar);
 Reply run_user(const Case& one, graft::Dtype scalar);
 Reply run_conv(const Case& one, graft::Dtype scalar);

@@ -182,13 +182,13 @@ TEST_CASE("graft gives PEFT's outputs, trees, keys and files for every golden ca
       REQUIRE_NOTHROW(reply = interop::run_case(one, scalar));
       check(one, reply);
       merged += reply.merged.size();
-      if (one.text.at("model").at("type") != "decoder") continue;
+      if (one.text.at("model").at("type") != "decoder" || scalar != graft::Dtype::f64) continue;
       CAPTURE("packed");
-      REQUIRE_NOTHROW(reply = interop::run_packed_decoder(one, scalar));
+      REQUIRE_NOTHROW(reply = interop::run_packed_decoder(one));
       check(one, reply);
       ++packed;
     }
   }
   CHECK(merged > 150);
-  CHECK(packed > 30);
+  CHECK(packed > 20);
 }
