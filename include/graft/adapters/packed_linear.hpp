@@ -25,7 +25,10 @@ template <class P>
 struct PackedProduct {
   const P& layer;
 
-  [[nodiscard]] Index cols(const auto& x) const { return layer.check_features(x[0].cols()); }
+  [[nodiscard]] Index cols(const auto& x) const {
+    using traits = detail::traits_of<typename P::layer_type>;
+    return Linear<typename traits::scalar>{nullptr, traits::out_features(layer.base_layer()), traits::in_features(layer.base_layer())}.cols(x);
+  }
   template <class T>
   void forward(const BatchView& batch, Out<T> y, std::span<const In<T>> x) const {
     layer.run(batch, x[0], y);
@@ -181,13 +184,6 @@ class PackedLinear : public detail::SliceSite<L, Names>... {
   }
   [[nodiscard]] Sizes outputs() const { return {site<Names>().base_layer().count()...}; }
 
-  Index check_features(Index features) const {
-    const Index want = detail::traits_of<L>::in_features(*layer_);
-    if (features != want)
-      fail<ShapeError>("a packed layer for " + std::to_string(want) + " features got " + std::to_string(features),
-                       "rows are samples, columns are features", "check what feeds it; a single token is a row vector");
-    return detail::traits_of<L>::out_features(*layer_);
-  }
   void run(const BatchView& batch, const In<T>& x, Out<T> y) const {
     detail::call_linear<L, T>(*layer_, x, y, batch.workspace);
     const auto add = [&](const auto& site) {

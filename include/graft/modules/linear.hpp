@@ -30,6 +30,12 @@ struct Linear {
                        x[0].rows() == in ? "pass x.transpose(); a single token is a row vector" : "check what feeds this layer");
     return out;
   }
+  /// From now on those outputs alone.
+  void keep_rows(Index begin, Index count) {
+    weight += begin * in;
+    out = count;
+    if (bias) bias += begin;
+  }
   template <class T>
   void forward(const BatchView& batch, Out<T> y, std::span<const In<T>> x) const {
     static_assert(std::is_same_v<T, compute_scalar<W>>,
@@ -215,9 +221,7 @@ struct layer_traits<Linear<T, Storage, Product>> {
                                 Workspace* workspace) {
     auto op = layer.op();
     (void)op.cols(std::span(&x, 1));
-    op.weight += begin * op.in;
-    op.out = y.cols();
-    if (op.bias) op.bias += begin;
+    op.keep_rows(begin, y.cols());
     op.template forward<compute_scalar<T>>(BatchView{{}, {}, {}, workspace}, y, std::span(&x, 1));
   }
 };

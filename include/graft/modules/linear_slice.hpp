@@ -59,9 +59,10 @@ class Linear {
 
 namespace detail {
 /// Before a part of a layer is written: memory for parameters without any, and of their own for those that borrow it.
+/// Nothing for a const layer.
 template <class L>
 void own_memory(L& layer) {
-  if constexpr (Module<L>)
+  if constexpr (!std::is_const_v<L> && Module<L>)
     visit(layer, [](std::string_view, auto& part) {
       if constexpr (is_parameter<std::remove_cvref_t<decltype(part)>>) {
         part.materialize();
@@ -116,25 +117,15 @@ struct layer_traits<slices::Linear<L>> {
   static Index in_features(const Layer& layer) { return traits::in_features(layer.whole()); }
   static Index out_features(const Layer& layer) { return layer.count(); }
   static bool has_bias(const Layer& layer) { return detail::has_bias_now(layer.whole()); }
-  static auto weight(const Layer& layer)
-    requires detail::has_weight<const L>
-  {
-    return detail::rows_of_weight(detail::weight_of(layer.whole()), layer.begin(), layer.count());
-  }
-  /// To be written.
-  static auto weight(Layer& layer)
-    requires detail::has_weight<L>
+  /// Of a layer that is not const: to be written.
+  static auto weight(auto& layer)
+    requires detail::has_weight<std::remove_reference_t<decltype(layer.whole())>>
   {
     detail::own_memory(layer.whole());
     return detail::rows_of_weight(detail::weight_of(layer.whole()), layer.begin(), layer.count());
   }
-  static auto bias(const Layer& layer)
-    requires detail::has_bias_access<const L>
-  {
-    return detail::part_of_bias(detail::bias_of(layer.whole()), layer.begin(), layer.count());
-  }
-  static auto bias(Layer& layer)
-    requires detail::has_bias_access<L>
+  static auto bias(auto& layer)
+    requires detail::has_bias_access<std::remove_reference_t<decltype(layer.whole())>>
   {
     detail::own_memory(layer.whole());
     return detail::part_of_bias(detail::bias_of(layer.whole()), layer.begin(), layer.count());

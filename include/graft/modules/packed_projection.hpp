@@ -39,10 +39,9 @@ struct layer_traits<PackedProjection<T, Storage>> {
   /// y (n, count) from the rows [begin, begin + count) of the weight.
   static void forward_rows_into(const Layer& layer, Index begin, const In<compute_scalar<T>>& x, Out<compute_scalar<T>> y,
                                 Workspace* workspace) {
-    const T* bias = detail::bias_data(layer.in_proj_bias);
-    const Index in = layer.in_proj_weight.cols();
-    const ops::Linear<T> op{layer.in_proj_weight.view().data() + begin * in, y.cols(), in, bias ? bias + begin : nullptr};
+    ops::Linear<T> op{layer.in_proj_weight.view().data(), out_features(layer), in_features(layer), detail::bias_data(layer.in_proj_bias)};
     (void)op.cols(std::span(&x, 1));
+    op.keep_rows(begin, y.cols());
     op.template forward<compute_scalar<T>>(BatchView{{}, {}, {}, workspace}, y, std::span(&x, 1));
   }
   /// As torch's MultiheadAttention: Xavier's uniform weight, no bias.
