@@ -44,7 +44,7 @@ inline void check_output(const ModelSites& model, std::size_t place) {
       fail<TargetError>("the target '" + model.sites[place]->path() + "' has an output projection with adapters of its own, '" +
                             model.sites[inner]->path() + "'",
                         "an attention's adapter adapts its output projection too, and in PEFT it cannot where that is wrapped already",
-                        "delete those adapters and unload(), or leave '" + model.sites[place]->path() + "' out of target_modules");
+                        "delete those adapters and unload(), or leave '" + model.sites[place]->path() + "' out of the targets");
   });
 }
 

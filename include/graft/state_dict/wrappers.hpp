@@ -172,7 +172,8 @@ class WrapperText {
 [[nodiscard]] inline std::string site_text(const std::string& layer, const LayerFacts& facts, const SiteTable* table) {
   std::string text = layer;
   if (table)
-    for (const LayerWrapper& wrapper : wrappers_of(*table)) text = WrapperText(wrapper, facts, facts.packed ? "in_proj_weight" : "weight").around(text, layer);
+    for (const LayerWrapper& wrapper : wrappers_of(*table))
+      text = WrapperText(wrapper, facts, facts.packed ? "in_proj_weight" : "weight").around(text, layer);
   return text;
 }
 
