@@ -23,7 +23,8 @@ TEST_CASE("block by block: the same bits as in one piece, there and back") {
   for (const graft::SiteEntry& entry : table.entries)
     static_cast<const graft::AdapterState<float>*>(entry.state())->add_delta(0, graft::out(delta), 1, nullptr);
   std::optional<graft::WeightBound> bound;
-  const auto fold = graft::detail::make_fold(*door, graft::Dtype::f32, bound, {&table.entries[0], &table.entries[1]});
+  graft::Workspace workspace;
+  const auto fold = graft::detail::make_fold(*door, graft::Dtype::f32, bound, {&table.entries[0], &table.entries[1]}, workspace);
   CHECK(fold->stays_finite());
   CHECK(results::same_bits(graft::Matrix<float>(std::as_const(net.wide->weight).view()), before));
   fold->fold_weight();

@@ -34,8 +34,9 @@ class AnyFold {
 template <class T>
 class Fold final : public AnyFold {
  public:
-  Fold(WeightDoor<T>& door, std::optional<WeightBound>& bound, const std::vector<const SiteEntry*>& entries, bool with_trained_bias)
-      : door_(door), bound_(bound) {
+  Fold(WeightDoor<T>& door, std::optional<WeightBound>& bound, const std::vector<const SiteEntry*>& entries, Workspace& workspace,
+       bool with_trained_bias)
+      : door_(door), bound_(bound), workspace_(workspace) {
     for (const SiteEntry* entry : entries) {
       if (const ParameterData* bias = entry->bias(); bias && with_trained_bias) trained_bias_ = bias;
       if (const TokenRows* tokens = entry->tokens()) tokens_.push_back(tokens);
@@ -226,16 +227,17 @@ class Fold final : public AnyFold {
   const ParameterData* trained_bias_ = nullptr;
   unsigned deepest_ = 0;
   bool is_additive_ = true, reads_base_ = false;
-  Workspace workspace_;
+  Workspace& workspace_;
 };
 
-/// `bound`: what is known of the weight, and will be.
+/// `bound`: what is known of the weight, and will be. `workspace`: what the layers of a model share, one after the other.
 template <class = OnDemand>
 [[nodiscard]] std::unique_ptr<AnyFold> make_fold(AnyWeightDoor& door, Dtype activations, std::optional<WeightBound>& bound,
-                                                 const std::vector<const SiteEntry*>& entries, bool with_trained_bias = true) {
+                                                 const std::vector<const SiteEntry*>& entries, Workspace& workspace,
+                                                 bool with_trained_bias = true) {
   if (activations == Dtype::f64)
-    return std::make_unique<Fold<double>>(static_cast<WeightDoor<double>&>(door), bound, entries, with_trained_bias);
-  return std::make_unique<Fold<float>>(static_cast<WeightDoor<float>&>(door), bound, entries, with_trained_bias);
+    return std::make_unique<Fold<double>>(static_cast<WeightDoor<double>&>(door), bound, entries, workspace, with_trained_bias);
+  return std::make_unique<Fold<float>>(static_cast<WeightDoor<float>&>(door), bound, entries, workspace, with_trained_bias);
 }
 
 /// Tells whether an adapter's parameters are the ones that they were.

@@ -81,9 +81,9 @@ inline void check_order(const SiteTable& table, const std::vector<unsigned>& inn
 template <class = OnDemand>
 class SiteMerge {
  public:
-  /// `is_copy`: the layer is an adapter's copy, which has a bias of its own.
+  /// `workspace` serves one site after the other. `is_copy`: the layer is an adapter's copy, which has a bias of its own.
   SiteMerge(SiteTable& table, std::unique_ptr<AnyWeightDoor> door, Dtype activations, const std::vector<unsigned>& ids,
-            bool is_copy = false)
+            Workspace& workspace, bool is_copy = false)
       : table_(table), door_(std::move(door)) {
     for (const unsigned id : ids)
       if (const SiteEntry* entry = table.find(id); entry && acts_in_weight(*entry, is_copy)) {
@@ -99,7 +99,7 @@ class SiteMerge {
         changes_bias_ = changes_bias_ || (entry->bias() && !is_copy);
       }
     step_.swap_out = &swap_out<>;
-    fold_ = make_fold(*door_, activations, is_copy ? copy_bound_ : table.bound, entries_, !is_copy);
+    fold_ = make_fold(*door_, activations, is_copy ? copy_bound_ : table.bound, entries_, workspace, !is_copy);
   }
 
   /// Whether trained tokens are all that is written into the weight.

@@ -12,7 +12,7 @@ namespace graft::detail {
 
 /// Takes a site's latest step out of its layer.
 template <class = OnDemand>
-void undo_step(SiteTable& table, AnyWeightDoor& door, Dtype activations) {
+void undo_step(SiteTable& table, AnyWeightDoor& door, Dtype activations, Workspace& workspace) {
   MergeStep& step = table.steps.back();
   if (step.weight && step.is_rebound) {
     *door.parameter() = std::move(*step.weight);
@@ -24,11 +24,11 @@ void undo_step(SiteTable& table, AnyWeightDoor& door, Dtype activations) {
       door.restore(*step.weight);
     }
   } else if (step.rows) {
-    make_fold(door, activations, table.bound, {})->write_rows(*step.rows);
+    make_fold(door, activations, table.bound, {}, workspace)->write_rows(*step.rows);
   } else if (step.changes_weight) {
     std::vector<const SiteEntry*> entries;
     for (const unsigned id : step.ids) entries.push_back(table.find(id));
-    make_fold(door, activations, table.bound, entries)->subtract();
+    make_fold(door, activations, table.bound, entries, workspace)->subtract();
   }
   if (step.bias && step.is_bias_rebound) *door.bias_parameter() = std::move(*step.bias);
   else if (step.bias) door.restore_bias(*step.bias);
@@ -72,7 +72,8 @@ void swap_out(SiteTable& table, AnyWeightDoor& door) {
   };
   for (MergeStep& step : table.steps) {
     if (step.rows) {
-      const auto fold = make_fold(door, step.rows->rows().dtype(), table.bound, {});
+      Workspace none;
+      const auto fold = make_fold(door, step.rows->rows().dtype(), table.bound, {}, none);
       TokenRows now = fold->keep_rows(step.rows->ids());
       fold->write_rows(*step.rows);
       step.rows = std::move(now);

@@ -122,7 +122,7 @@ class Merger {
           beside.push_back(id);
       check_order(table, here, beside, selected_);
     }
-    Site planned{&site, std::make_unique<SiteMerge<>>(table, site.door(copy), site.dtype(), here, copy != nullptr), copy};
+    Site planned{&site, std::make_unique<SiteMerge<>>(table, site.door(copy), site.dtype(), here, workspace_, copy != nullptr), copy};
     MergePolicy& policy = planned.merge->policy();
     policy.how = options_.unmerge;
     policy.for_good = for_good_;
@@ -217,6 +217,7 @@ class Merger {
   bool for_good_;
   TiedTensors tied_;
   std::vector<unsigned> selected_, fresh_, done_;
+  Workspace workspace_;
   std::vector<Site> sites_;
   MergeReport report_;
 };
@@ -232,11 +233,12 @@ MergeReport unmerge(const ModelSites& model) {
     fail<MergeError>("the model's adapters are disabled", "its base weights are in use as they are", "let the AdapterGuard go first");
   for (const auto& site : model.sites)
     if (const SiteTable* table = site->table()) check_undo(*table);
+  Workspace workspace;
   for (auto site = model.sites.rbegin(); site != model.sites.rend(); ++site) {
     SiteTable* table = (*site)->table();
     if (!table || table->steps.empty()) continue;
     const auto door = (*site)->door();
-    while (!table->steps.empty()) undo_step(*table, *door, (*site)->dtype());
+    while (!table->steps.empty()) undo_step(*table, *door, (*site)->dtype(), workspace);
     report.layers.insert(report.layers.begin(), (*site)->path());
   }
   return report;

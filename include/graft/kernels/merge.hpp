@@ -8,7 +8,7 @@
 namespace graft::kernels {
 inline namespace GRAFT_BUILD {
 // The largest of all sets: scratch has one size, whichever runs.
-inline constexpr std::ptrdiff_t merge_most_rows = 12, merge_most_cols = 32;
+inline constexpr std::ptrdiff_t merge_most_rows = 6, merge_most_cols = 64;
 }  // namespace GRAFT_BUILD
 }  // namespace graft::kernels
 
