@@ -15,11 +15,12 @@ bool is_zero(const std::byte* memory, std::size_t bytes) {
 }  // namespace
 
 TEST_CASE("memory is zero and can be written to its end, small or large, and is given back") {
-  for (const std::size_t bytes : {std::size_t{0}, std::size_t{1}, std::size_t{4097}, 2 * huge_page - 1, 2 * huge_page, 2 * huge_page + 13})
+  for (const std::size_t bytes : {std::size_t{0}, std::size_t{1}, std::size_t{4097}, std::size_t{65537}, 2 * huge_page - 1, 2 * huge_page, 2 * huge_page + 13})
     for (int round = 0; round < 3; ++round) {
       const auto memory = zeroed(bytes);
       REQUIRE(memory);
       CHECK(is_zero(memory.get(), bytes));
+      CHECK(reinterpret_cast<std::uintptr_t>(memory.get()) % 64 == 0);
       std::fill(memory.get(), memory.get() + bytes, std::byte{7});
     }
 }

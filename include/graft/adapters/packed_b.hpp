@@ -36,7 +36,7 @@ class PackedB {
   void pack(const ParameterData& b, Index out, Index r, std::uint64_t wanted) const {
     const std::lock_guard lock(mutex_);
     if (version_.load(std::memory_order_relaxed) == wanted) return;
-    if (size_ != b.bytes()) packed_ = std::make_unique<std::byte[]>(size_ = b.bytes());
+    if (size_ != b.bytes()) packed_ = zeroed(size_ = b.bytes());
     if (b.dtype() == dtype_of<T>) pack_as<T>(b, [&](const T* from, T* to) { kernels::pack_b(out, r, from, to); });
     else pack_as<std::uint16_t>(b, [&](const auto* from, auto* to) { kernels::pack_narrow_b(out, r, from, to); });
     version_.store(wanted, std::memory_order_release);
@@ -49,7 +49,7 @@ class PackedB {
   mutable std::mutex mutex_;
   mutable std::atomic<std::uint64_t> version_{0};
   mutable std::size_t size_ = 0;
-  mutable std::unique_ptr<std::byte[]> packed_;
+  mutable std::shared_ptr<std::byte> packed_;
 };
 
 }  // namespace graft::detail

@@ -48,7 +48,7 @@ class PackedStack {
   void pack(const ParameterData& b, Index experts, Index r, std::uint64_t wanted) const {
     const std::lock_guard lock(mutex_);
     if (version_.load(std::memory_order_relaxed) == wanted) return;
-    if (size_ != b.bytes()) packed_ = std::make_unique<std::byte[]>(size_ = b.bytes());
+    if (size_ != b.bytes()) packed_ = zeroed(size_ = b.bytes());
     for (Index e = 0; e < experts; ++e) pack_one(b, experts, r, e, packed_.get() + std::size_t(e) * b.bytes() / std::size_t(experts));
     version_.store(wanted, std::memory_order_release);
   }
@@ -56,7 +56,7 @@ class PackedStack {
   mutable std::mutex mutex_;
   mutable std::atomic<std::uint64_t> version_{0};
   mutable std::size_t size_ = 0;
-  mutable std::unique_ptr<std::byte[]> packed_;
+  mutable std::shared_ptr<std::byte> packed_;
 };
 
 }  // namespace graft::detail

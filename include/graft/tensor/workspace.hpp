@@ -107,18 +107,20 @@ class Workspace {
   std::vector<std::unique_ptr<Workspace>> pieces_;
 };
 
-/// `count` elements of scratch for a scope: from the workspace, or from the heap where there is none.
+/// `count` elements of scratch for a scope: from the workspace, or from the heap where there is none. Null for none.
 template <class T>
 class Scratch {
  public:
   Scratch(Workspace* workspace, Index count)
       : workspace_(workspace), bytes_(std::size_t(count) * sizeof(T)) {
+    if (count == 0) return;
     if (workspace_) data_ = reinterpret_cast<T*>(workspace_->take(bytes_));
-    else if (count) data_ = static_cast<T*>(::operator new(bytes_, std::align_val_t{64}));
+    else data_ = static_cast<T*>(::operator new(bytes_, std::align_val_t{64}));
   }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   ~Scratch() {
+    if (!data_) return;
     if (workspace_) workspace_->give(reinterpret_cast<std::byte*>(data_), bytes_);
     else ::operator delete(data_, std::align_val_t{64});
   }

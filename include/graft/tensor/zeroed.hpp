@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <new>
 
@@ -34,19 +35,28 @@ inline std::shared_ptr<std::byte> zeroed_in_huge_pages([[maybe_unused]] std::siz
 #endif
 }
 
-/// Zeroed memory that costs nothing until it is touched.
+/// Zeroed memory that begins with a line of the cache, since registers that lie across two lines are read and written at half
+/// the speed. If it is large, it costs nothing until it is touched.
 inline std::shared_ptr<std::byte> zeroed(std::size_t bytes) {
+  constexpr std::size_t line = 64, small = std::size_t{64} << 10;
+  if (bytes <= small) {
+    auto* const memory = static_cast<std::byte*>(::operator new(bytes, std::align_val_t{line}));
+    std::memset(memory, 0, bytes);
+    return {memory, [](std::byte* p) { ::operator delete(p, std::align_val_t{line}); }};
+  }
   if (bytes >= 2 * huge_page)
     if (auto memory = zeroed_in_huge_pages(bytes)) return memory;
-  auto* memory = static_cast<std::byte*>(std::calloc(bytes ? bytes : 1, 1));
-  if (!memory) {
+  // calloc leaves fresh pages alone, and knows of no lines
+  void* const block = bytes < std::size_t(-1) - line ? std::calloc(bytes + line, 1) : nullptr;
+  if (!block) {
 #if defined(__cpp_exceptions)
     throw std::bad_alloc();
 #else
     std::abort();
 #endif
   }
-  return {memory, [](std::byte* p) { std::free(p); }};
+  auto* const memory = static_cast<std::byte*>(block) + (line - reinterpret_cast<std::uintptr_t>(block) % line) % line;
+  return {memory, [block](std::byte*) { std::free(block); }};
 }
 
 }  // namespace graft::detail
