@@ -117,3 +117,23 @@ TEST_CASE("a selection at a site with merged adapters is refused") {
   CHECK_THROWS_AS((void)routed(net, x, graft::base_only()), graft::MergeError);
   CHECK_NOTHROW((void)routed(net, x, {}));
 }
+
+TEST_CASE("a forward that fails holds no weights: they can be exchanged after it") {
+  for (const int count : {2, 7}) {
+    Net net = with_adapters(count);
+    const std::string last = "a" + std::to_string(count - 1);
+    std::vector<std::string> names;
+    for (int i = 0; i + 1 < count; ++i) names.push_back("a" + std::to_string(i));
+    const auto stale = graft::select(net, {{last}});
+    graft::delete_adapter(net, last);
+    graft::set_adapter(net, names);
+    const Matrix<double> x = awkward::rows<double>(2, 3);
+    graft::Batch mixed;
+    mixed.add(1);  // takes hold of what is active before the next row fails
+    mixed.add(1, stale);
+    CHECK_THROWS_AS((void)net(mixed.input(x)), graft::AdapterError);
+    const Matrix<double> before = net(x);
+    exchange(net, "a0");  // waits for ever where a hold was left behind
+    CHECK_FALSE(results::same_values(net(x), before));
+  }
+}

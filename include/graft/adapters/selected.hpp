@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <new>
 #include <optional>
@@ -24,14 +23,14 @@ struct Selected {
 class SelectedAdapters {
  public:
   /// @throws AdapterError for an adapter that was deleted, MergeError for a selection at a merged site.
-  SelectedAdapters(const SiteTable* table, const BatchView& batch) {
+  SelectedAdapters(const SiteTable* table, const BatchView& batch) : SelectedAdapters() {  // whole: what throws lets go
     if (!table || !table->enabled) return;
     std::size_t most = 0;
     for (const Segment& segment : batch.segments) {
       if (!segment.active && !table->merged.empty()) selection_meets_merged(table->path);
       if (segment.leads) most += segment.active ? table->pending.size() : segment.count;
     }
-    if (most > few_.size()) items_ = many_.emplace(batch.workspace, Index(most)).data();
+    if (most > few) items_ = many_.emplace(batch.workspace, Index(most)).data();
     for (const Segment& segment : batch.segments) {
       if (!segment.leads) continue;
       if (segment.active) {
@@ -44,8 +43,7 @@ class SelectedAdapters {
   SelectedAdapters(const SelectedAdapters&) = delete;
   SelectedAdapters& operator=(const SelectedAdapters&) = delete;
   ~SelectedAdapters() {
-    if (many_)
-      for (std::size_t i = 0; i < count_; ++i) items_[i].~Selected();
+    for (std::size_t i = 0; i < count_; ++i) items_[i].~Selected();
   }
 
   [[nodiscard]] std::span<const Selected> all() const { return {items_, count_}; }
@@ -61,6 +59,7 @@ class SelectedAdapters {
   }
 
  private:
+  SelectedAdapters() {}
   void add(const SiteTable& table, const Segment& segment, const WeightedAdapter& wanted) {
     if (wanted.generation) {
       const AdapterIdentity& identity = *wanted.generation->identity;
@@ -87,15 +86,13 @@ class SelectedAdapters {
     weight *= identity->strength.load(std::memory_order_relaxed);
     append({&segment, adapter, identity, weight, std::move(reader)});
   }
-  void append(Selected selected) {
-    if (many_) new (items_ + count_) Selected(std::move(selected));
-    else items_[count_] = std::move(selected);
-    ++count_;
-  }
+  void append(Selected selected) { new (items_ + count_++) Selected(std::move(selected)); }
 
-  std::array<Selected, 4> few_{};
+  static constexpr std::size_t few = 4;
+  // bytes, since a small layer would feel the filling of places that no adapter takes
+  alignas(Selected) std::byte few_[few * sizeof(Selected)];
   std::optional<Scratch<Selected>> many_;
-  Selected* items_ = few_.data();
+  Selected* items_ = reinterpret_cast<Selected*>(few_);
   std::size_t count_ = 0;
 };
 
