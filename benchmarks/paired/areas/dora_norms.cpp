@@ -55,7 +55,7 @@ Row measure(Context& context, int r, Row row) {
   Norms norms(r);
   const PeerJob job{.operation = peer_norm_formed, .is_double = false, .n = 0, .in = size, .out = size, .r = r, .x = nullptr,
                     .w = norms.w.data(), .a = norms.a.data(), .b = norms.b.data(), .y = norms.y.data(), .scale = scale,
-                    .adapters = 0, .adapter_of_row = nullptr};
+                    .adapters = 0, .adapter_a = nullptr, .adapter_b = nullptr, .adapter_of_row = nullptr};
   Race race;
 #ifdef PAIRED_HAS_NORMS
   race.add("ours", [&] { norms.ours(); });

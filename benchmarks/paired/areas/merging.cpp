@@ -72,7 +72,7 @@ void merge_speed(Context& context, long size, int r) {
   PeerJob job{.operation = peer_merge, .is_double = false, .n = 0, .in = size, .out = size, .r = r, .x = nullptr,
               .w = w.data(), .a = model.site.parameter("default", "lora_A").data(),
               .b = model.site.parameter("default", "lora_B").data(), .y = nullptr, .scale = 2, .adapters = 0,
-              .adapter_of_row = nullptr};
+              .adapter_a = nullptr, .adapter_b = nullptr, .adapter_of_row = nullptr};
   const double flops = 2.0 * r * double(size) * double(size);
   Race race;
   Contender ours{{}, no_merge}, cycle = ours;

@@ -111,7 +111,7 @@ def prepare(job):
 
 
 try:
-    version = importlib.metadata.version(package.replace("_", "-"))
+    version = importlib.metadata.version({"llama_cpp": "llama-cpp-python"}.get(package, package))
 except importlib.metadata.PackageNotFoundError:
     version = "of unknown version"
 serve(f"ggml of {package} {version}, {'AVX-512' if has_avx512() else 'without AVX-512'}", prepare)
