@@ -72,8 +72,8 @@ void swap_out(SiteTable& table, AnyWeightDoor& door) {
   };
   for (MergeStep& step : table.steps) {
     if (step.rows) {
-      Workspace none;
-      const auto fold = make_fold(door, step.rows->rows().dtype(), table.bound, {}, none);
+      Workspace workspace;
+      const auto fold = make_fold(door, step.rows->rows().dtype(), table.bound, {}, workspace);
       TokenRows now = fold->keep_rows(step.rows->ids());
       fold->write_rows(*step.rows);
       step.rows = std::move(now);
