@@ -93,6 +93,27 @@ TEST_CASE("without a workspace scratch comes from the heap; none for nothing") {
   CHECK(Scratch<float>(nullptr, 0).data() == nullptr);
 }
 
+TEST_CASE("a few elements have their place in the scratch itself") {
+  Workspace workspace;
+  const Scratch<double, 5> few(&workspace, 5), none(&workspace, 0);
+  CHECK(workspace.reserved() == 0);
+  for (const Scratch<double, 5>* scratch : {&few, &none}) {
+    CHECK(is_aligned(scratch->data()));
+    CHECK(reinterpret_cast<const std::byte*>(scratch->data()) >= reinterpret_cast<const std::byte*>(scratch));
+    CHECK(reinterpret_cast<const std::byte*>(scratch->data() + 5) <= reinterpret_cast<const std::byte*>(scratch + 1));
+  }
+  {
+    const Scratch<double, 5> many(&workspace, 6);
+    CHECK(workspace.in_use() == 64);
+    many.data()[5] = 1;
+  }
+  CHECK(workspace.in_use() == 0);
+  const Scratch<float, 2> of_the_heap(nullptr, 3);
+  CHECK(is_aligned(of_the_heap.data()));
+  of_the_heap.data()[2] = 1;
+  CHECK(sizeof(Scratch<double>) == 3 * sizeof(void*));
+}
+
 TEST_CASE("it reports what is in use, and the most that was") {
   Workspace workspace;
   CHECK(workspace.in_use() == 0);

@@ -12,12 +12,10 @@ namespace graft::detail {
 /// y = (y + the terms' updates over x, one after the other) · columns, in one pass over y; columns (out), or null for ones.
 template <class T>
 void add_terms(std::span<const kernels::LowRankTerm<T>> terms, const In<T>& x, const T* columns, Out<T> y, Workspace* workspace) {
-  constexpr Index few = 64;  // a row of a small rank: the workspace would cost as much as the update of a small layer
-  alignas(64) T on_the_stack[few];
-  const Index needed = kernels::low_rank_updates_scratch<T>(x.rows(), terms);
-  const Scratch<T> scratch(workspace, needed > few ? needed : 0);
+  constexpr std::size_t few = 64;  // a row of a small rank: the workspace would cost as much as the update of a small layer
+  const Scratch<T, few> scratch(workspace, kernels::low_rank_updates_scratch<T>(x.rows(), terms));
   kernels::low_rank_updates<T>(x.rows(), x.cols(), y.cols(), terms, x.data(), x.outerStride(), columns, y.data(), y.outerStride(),
-                               needed > few ? scratch.data() : on_the_stack);
+                               scratch.data());
 }
 
 /// Adds the updates of adapters at a linear layer to y, in the order of the calls: neighbours that are low-rank terms

@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <new>
-#include <optional>
 #include <span>
 
 #include "site_table.hpp"
@@ -23,14 +22,9 @@ struct Selected {
 class SelectedAdapters {
  public:
   /// @throws AdapterError for an adapter that was deleted, MergeError for a selection at a merged site.
-  SelectedAdapters(const SiteTable* table, const BatchView& batch) : SelectedAdapters() {  // whole: what throws lets go
+  SelectedAdapters(const SiteTable* table, const BatchView& batch)  // whole before it adds: what throws lets go of the rest
+      : SelectedAdapters(batch.workspace, table && table->enabled ? most_of(*table, batch) : 0) {
     if (!table || !table->enabled) return;
-    std::size_t most = 0;
-    for (const Segment& segment : batch.segments) {
-      if (!segment.active && !table->merged.empty()) selection_meets_merged(table->path);
-      if (segment.leads) most += segment.active ? table->pending.size() : segment.count;
-    }
-    if (most > few) items_ = many_.emplace(batch.workspace, Index(most)).data();
     for (const Segment& segment : batch.segments) {
       if (!segment.leads) continue;
       if (segment.active) {
@@ -43,23 +37,31 @@ class SelectedAdapters {
   SelectedAdapters(const SelectedAdapters&) = delete;
   SelectedAdapters& operator=(const SelectedAdapters&) = delete;
   ~SelectedAdapters() {
-    for (std::size_t i = 0; i < count_; ++i) items_[i].~Selected();
+    for (std::size_t i = 0; i < count_; ++i) places_.data()[i].~Selected();
   }
 
-  [[nodiscard]] std::span<const Selected> all() const { return {items_, count_}; }
+  [[nodiscard]] std::span<const Selected> all() const { return {places_.data(), count_}; }
   [[nodiscard]] bool empty() const { return count_ == 0; }
 
   /// Calls f(the first segment, its adapters) for every selection that has some here.
   template <class F>
   void for_each_selection(F f) const {
     for (std::size_t begin = 0, end; begin < count_; begin = end) {
-      for (end = begin + 1; end < count_ && items_[end].segment == items_[begin].segment;) ++end;
-      f(*items_[begin].segment, all().subspan(begin, end - begin));
+      for (end = begin + 1; end < count_ && all()[end].segment == all()[begin].segment;) ++end;
+      f(*all()[begin].segment, all().subspan(begin, end - begin));
     }
   }
 
  private:
-  SelectedAdapters() {}
+  SelectedAdapters(Workspace* workspace, std::size_t most) : places_(workspace, Index(most)) {}
+  static std::size_t most_of(const SiteTable& table, const BatchView& batch) {
+    std::size_t most = 0;
+    for (const Segment& segment : batch.segments) {
+      if (!segment.active && !table.merged.empty()) selection_meets_merged(table.path);
+      if (segment.leads) most += segment.active ? table.pending.size() : segment.count;
+    }
+    return most;
+  }
   void add(const SiteTable& table, const Segment& segment, const WeightedAdapter& wanted) {
     if (wanted.generation) {
       const AdapterIdentity& identity = *wanted.generation->identity;
@@ -86,13 +88,10 @@ class SelectedAdapters {
     weight *= identity->strength.load(std::memory_order_relaxed);
     append({&segment, adapter, identity, weight, std::move(reader)});
   }
-  void append(Selected selected) { new (items_ + count_++) Selected(std::move(selected)); }
+  void append(Selected selected) { new (places_.data() + count_++) Selected(std::move(selected)); }
 
   static constexpr std::size_t few = 4;
-  // bytes, since a small layer would feel the filling of places that no adapter takes
-  alignas(Selected) std::byte few_[few * sizeof(Selected)];
-  std::optional<Scratch<Selected>> many_;
-  Selected* items_ = reinterpret_cast<Selected*>(few_);
+  Scratch<Selected, few> places_;
   std::size_t count_ = 0;
 };
 

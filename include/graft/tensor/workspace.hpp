@@ -107,20 +107,33 @@ class Workspace {
   std::vector<std::unique_ptr<Workspace>> pieces_;
 };
 
-/// `count` elements of scratch for a scope: from the workspace, or from the heap where there is none. Null for none.
-template <class T>
+namespace detail {
+template <std::size_t size>
+struct BytesInPlace {
+  [[nodiscard]] std::byte* data() { return bytes; }
+  alignas(64) std::byte bytes[size];  // not filled: a small layer would feel it
+};
+template <>
+struct BytesInPlace<0> {
+  [[nodiscard]] static std::byte* data() { return nullptr; }
+};
+}  // namespace detail
+
+/// `count` elements of scratch for a scope, not initialised: up to `few` in the object itself, more from the workspace, or
+/// from the heap where there is none. Null for none where `few` is 0.
+template <class T, std::size_t few = 0>
 class Scratch {
  public:
   Scratch(Workspace* workspace, Index count)
-      : workspace_(workspace), bytes_(std::size_t(count) * sizeof(T)) {
-    if (count == 0) return;
-    if (workspace_) data_ = reinterpret_cast<T*>(workspace_->take(bytes_));
+      : workspace_(workspace), bytes_(std::size_t(count) <= few ? 0 : std::size_t(count) * sizeof(T)) {
+    if (bytes_ == 0) data_ = reinterpret_cast<T*>(in_place_.data());
+    else if (workspace_) data_ = reinterpret_cast<T*>(workspace_->take(bytes_));
     else data_ = static_cast<T*>(::operator new(bytes_, std::align_val_t{64}));
   }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   ~Scratch() {
-    if (!data_) return;
+    if (bytes_ == 0) return;
     if (workspace_) workspace_->give(reinterpret_cast<std::byte*>(data_), bytes_);
     else ::operator delete(data_, std::align_val_t{64});
   }
@@ -129,7 +142,8 @@ class Scratch {
  private:
   Workspace* workspace_;
   std::size_t bytes_;
-  T* data_ = nullptr;
+  T* data_;
+  [[no_unique_address]] detail::BytesInPlace<few * sizeof(T)> in_place_;
 };
 
 }  // namespace graft
