@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <limits>
 
-#include "vector.hpp"
+#include "column_panels.hpp"
 
 namespace graft::kernels {
 inline namespace GRAFT_BUILD {
@@ -21,8 +21,8 @@ inline namespace GRAFT_BUILD {
 
 /// The number of T that add_low_rank_delta needs as scratch, the same in every translation unit.
 [[nodiscard]] constexpr std::ptrdiff_t low_rank_delta_scratch(std::ptrdiff_t width, std::ptrdiff_t r) {
-  const std::ptrdiff_t strips = (width + merge_most_cols - 1) / merge_most_cols;
-  return r * (strips * merge_most_cols + merge_most_rows);
+  const std::ptrdiff_t panels = (width + merge_most_cols - 1) / merge_most_cols;
+  return r * (panels * merge_most_cols + merge_most_rows);
 }
 
 /// W += scale * (B * e) A with every element of the product summed from zero, in the order of r, and added once:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "column_panels.hpp"
 #include "products.hpp"
 
 #define GRAFT_KERNELS "panel_product.inc"
