@@ -1,13 +1,10 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <vector>
 
 #include "../kernels/elementwise.hpp"
 #include "../kernels/row_norms.hpp"
@@ -16,6 +13,7 @@
 #include "../tensor/workspace.hpp"
 #include "adapter.hpp"
 #include "content_mark.hpp"
+#include "kept.hpp"
 #include "narrow.hpp"
 
 namespace graft::detail {
@@ -25,8 +23,7 @@ namespace graft::detail {
 /// started from the base weight, B·A stands for B·A − B₀·A₀.
 ///
 /// What the norms need of W, A and B is kept until one of them is written, for every s at once; where somebody holds a
-/// view of A, B or m, a forward looks whether their values are still the same. Threads in forward share it: one of them
-/// makes it, the others wait; afterwards nobody locks.
+/// view of A, B or m, a forward looks whether their values are still the same.
 template <class T>
 class Dora {
  public:
@@ -71,9 +68,13 @@ class Dora {
       return memory;
     }
     const std::uint64_t stamp = stamp_of({*version, std::uintptr_t(base.layer()), write_mark(a), write_mark(b), write_mark(magnitude)});
-    if (stamp_.load(std::memory_order_acquire) != stamp) keep(stamp, base, a, b, own);
-    if (weight == 1) return kept_factors_.data();
-    scale_magnitude(parts_in(kept_.data()), own * weight, memory);
+    const Norms& norms = kept_.at(stamp, [&](Norms& to) {
+      if (!to.numbers) to = {std::make_unique<double[]>(std::size_t(3 * out_)), std::make_unique<T[]>(std::size_t(out_))};
+      measure(base, a, b, parts_in(to.numbers.get()), nullptr);
+      scale_magnitude(parts_in(to.numbers.get()), own, to.factors.get());
+    });
+    if (weight == 1) return norms.factors.get();
+    scale_magnitude(parts_in(norms.numbers.get()), own * weight, memory);
     return memory;
   }
 
@@ -154,23 +155,14 @@ class Dora {
     kernels::row_norms<T>(rows, width, 2 * r, read, down, up, parts, scratch.data());
   }
 
-  void keep(std::uint64_t stamp, const BaseWeight<T>& base, const ParameterData& a, const ParameterData& b, double own) const {
-    const std::lock_guard lock(mutex_);
-    if (stamp_.load(std::memory_order_relaxed) == stamp) return;
-    kept_.resize(std::size_t(3 * out_));
-    kept_factors_.resize(std::size_t(out_));
-    const kernels::NormParts parts = parts_in(kept_.data());
-    measure(base, a, b, parts, nullptr);
-    scale_magnitude(parts, own, kept_factors_.data());
-    stamp_.store(stamp, std::memory_order_release);
-  }
+  struct Norms {
+    std::unique_ptr<double[]> numbers;  ///< rest, slope and nearest of every norm
+    std::unique_ptr<T[]> factors;       ///< c at LoRA's own scaling
+  };
 
   Index out_;
   bool is_embedding_;
-  mutable std::mutex mutex_;
-  mutable std::atomic<std::uint64_t> stamp_{0};  ///< of the writes that `kept_` knows of; 0: nothing is kept
-  mutable std::vector<double> kept_;             ///< rest, slope and nearest of every norm
-  mutable std::vector<T> kept_factors_;          ///< c at LoRA's own scaling
+  Kept<Norms> kept_;
 };
 
 }  // namespace graft::detail

@@ -1,12 +1,9 @@
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <cstring>
-#include <memory>
-#include <mutex>
 
-#include "../tensor/parameter.hpp"
+#include "packed_copy.hpp"
 
 namespace graft::detail {
 
@@ -14,17 +11,12 @@ namespace graft::detail {
 /// own dtype. Made at the first forward after B was written. Copies start empty.
 class PackedStack {
  public:
-  PackedStack() = default;
-  PackedStack(const PackedStack&) : PackedStack() {}
-  PackedStack& operator=(const PackedStack&) = delete;
-
   /// Null where somebody has a view of B, through which it may be written unannounced. Any number of threads may ask at
   /// once, as long as none writes B.
   [[nodiscard]] const std::byte* get(const ParameterData& b, Index experts, Index r) const {
-    if (b.is_viewed()) return nullptr;
-    const std::uint64_t wanted = b.version() + 1;  // 0: nothing packed yet
-    if (version_.load(std::memory_order_acquire) != wanted) pack(b, experts, r, wanted);
-    return packed_.get();
+    return packed_.get(b, [&](std::byte* to) {
+      for (Index e = 0; e < experts; ++e) pack_one(b, experts, r, e, to + std::size_t(e) * b.bytes() / std::size_t(experts));
+    });
   }
   /// One expert's part: to (r, span).
   static void pack_one(const ParameterData& b, Index experts, Index r, Index expert, std::byte* to) {
@@ -45,18 +37,8 @@ class PackedStack {
       for (Index k = 0; k < r; ++k)
         std::memcpy(to + (k * span + o) * size, b.data() + ((o * r + k) * experts + expert) * size, std::size_t(size));
   }
-  void pack(const ParameterData& b, Index experts, Index r, std::uint64_t wanted) const {
-    const std::lock_guard lock(mutex_);
-    if (version_.load(std::memory_order_relaxed) == wanted) return;
-    if (size_ != b.bytes()) packed_ = zeroed(size_ = b.bytes());
-    for (Index e = 0; e < experts; ++e) pack_one(b, experts, r, e, packed_.get() + std::size_t(e) * b.bytes() / std::size_t(experts));
-    version_.store(wanted, std::memory_order_release);
-  }
 
-  mutable std::mutex mutex_;
-  mutable std::atomic<std::uint64_t> version_{0};
-  mutable std::size_t size_ = 0;
-  mutable std::shared_ptr<std::byte> packed_;
+  PackedCopy packed_;
 };
 
 }  // namespace graft::detail
