@@ -28,15 +28,20 @@ void check_dots(Index n, Index cols, Index depth, bool with_bias, bool accumulat
   const Matrix<W> w(cols, depth, 2);
   const Matrix<T> bias(1, cols, 3);
   const T* b = with_bias ? bias.data() : nullptr;
-  Matrix<T> y(n, cols, 4), dots = y;
-  const Matrix<T> before = y;
-  const std::size_t needed = std::size_t(kernels::dot_panels_scratch<T>(depth));
-  std::vector<T> panels(needed + 1, T(99));
-  kernels::dots_over_panels(n, cols, depth, x.data(), x.ld, w.data(), w.ld, b, y.data(), y.ld, accumulate, panels.data());
+  const Matrix<T> before(n, cols, 4);
+  Matrix<T> y = before, dots = before;
   kernels::product_nt(n, cols, depth, x.data(), x.ld, w.data(), w.ld, b, dots.data(), dots.ld, accumulate);
-  CHECK(same_bits(y, dots));
-  CHECK(y.gaps_are_intact());
-  CHECK(panels.back() == T(99));
+  for (const bool packs_x : {false, true}) {
+    y = before;
+    std::vector<T> panels(std::size_t(kernels::dot_panels_scratch<T>(depth)) + 1, T(99));
+    std::vector<T> packed(std::size_t(kernels::dot_rows_scratch<T>(n, depth)) + 1, T(99));
+    kernels::dots_over_panels(n, cols, depth, x.data(), x.ld, w.data(), w.ld, b, y.data(), y.ld, accumulate, panels.data(),
+                              packs_x ? packed.data() : nullptr);
+    CHECK(same_bits(y, dots));
+    CHECK(y.gaps_are_intact());
+    CHECK(panels.back() == T(99));
+    CHECK(packed.back() == T(99));
+  }
   if (!is_ordinary) return;
   bool all_fit = true;
   for (Index i = 0; i < n; ++i)
@@ -88,7 +93,10 @@ TEST_CASE("a NaN reaches the outputs of its row, and no others") {
   const float* none = nullptr;
   x(4, 20) = std::numeric_limits<float>::quiet_NaN();
   std::vector<float> panels(std::size_t(kernels::dot_panels_scratch<float>(21)));
-  kernels::dots_over_panels(6, 37, 21, x.data(), x.ld, w.data(), w.ld, none, y.data(), y.ld, false, panels.data());
-  for (Index i = 0; i < 6; ++i)
-    for (Index o = 0; o < 37; ++o) CHECK(std::isnan(y(i, o)) == (i == 4));
+  std::vector<float> packed(std::size_t(kernels::dot_rows_scratch<float>(6, 21)));
+  for (float* rows : {static_cast<float*>(nullptr), packed.data()}) {
+    kernels::dots_over_panels(6, 37, 21, x.data(), x.ld, w.data(), w.ld, none, y.data(), y.ld, false, panels.data(), rows);
+    for (Index i = 0; i < 6; ++i)
+      for (Index o = 0; o < 37; ++o) CHECK(std::isnan(y(i, o)) == (i == 4));
+  }
 }

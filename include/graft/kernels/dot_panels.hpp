@@ -11,18 +11,25 @@
 namespace graft::kernels {
 inline namespace GRAFT_BUILD {
 
-/// The number of T that packing takes, the same for every instruction set; depth <= dot_block<T>.
+/// The number of T that packing w takes, the same for every instruction set; depth <= dot_block<T>.
 template <class T>
 [[nodiscard]] constexpr std::ptrdiff_t dot_panels_scratch(std::ptrdiff_t depth) {
-  return dot_outputs * dot_stride<T>(depth);
+  constexpr std::ptrdiff_t a_line_for_every_lane = 256;
+  return dot_outputs * dot_stride<T>(depth) + a_line_for_every_lane;
+}
+/// The same for packing n rows of x.
+template <class T>
+[[nodiscard]] constexpr std::ptrdiff_t dot_rows_scratch(std::ptrdiff_t n, std::ptrdiff_t depth) {
+  return (n + 7) / 8 * 8 * dot_stride<T>(depth);
 }
 
-/// y[i,o] (+)= bias[o] + sum over k < depth of x[i,k] * w[o,k]. panels: dot_panels_scratch<T>(depth) T.
+/// y[i,o] (+)= bias[o] + sum over k < depth of x[i,k] * w[o,k]. panels: dot_panels_scratch<T>(depth) T; packed:
+/// dot_rows_scratch<T>(n, depth) T, or null, then x is read where it stands.
 template <class T, class W>
 void dots_over_panels(std::ptrdiff_t n, std::ptrdiff_t cols, std::ptrdiff_t depth, const T* x, std::ptrdiff_t ldx, const W* w,
-                      std::ptrdiff_t ldw, const T* bias, T* y, std::ptrdiff_t ldy, bool accumulate, T* panels) {
+                      std::ptrdiff_t ldw, const T* bias, T* y, std::ptrdiff_t ldy, bool accumulate, T* panels, T* packed) {
   static_assert(fits<T, W>, "graft: a weight has the activations' scalar, or is narrow under float");
-  GRAFT_DISPATCH(dots_over_panels<T, W>(n, cols, depth, x, ldx, w, ldw, bias, y, ldy, accumulate, panels));
+  GRAFT_DISPATCH(dots_over_panels<T, W>(n, cols, depth, x, ldx, w, ldw, bias, y, ldy, accumulate, panels, packed));
 }
 
 }  // namespace GRAFT_BUILD

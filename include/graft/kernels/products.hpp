@@ -4,10 +4,8 @@
 
 namespace graft::kernels {
 
-// Up to so many columns w is packed for many rows of x; see dot_packs.
-inline constexpr std::ptrdiff_t dot_packed_depth = 256;
-// So many rows of x pass over dot_outputs rows of w, a block of each.
-[[nodiscard]] constexpr std::ptrdiff_t dot_rows(std::ptrdiff_t in) { return in <= dot_packed_depth ? 1024 : 256; }
+// Dots of up to so many columns are short: summing their lanes would cost up to half as much as their products.
+inline constexpr std::ptrdiff_t dot_short = 256;
 // Blocks of x that stay in the second-level cache all together.
 inline constexpr std::ptrdiff_t dot_kept_blocks = 128;
 // From so many rows of x on, a narrow w is copied, and the next rows of w are fetched while these are multiplied.
@@ -28,20 +26,23 @@ template <class T, class W>
 [[nodiscard]] constexpr bool dot_copies_w(std::ptrdiff_t rows, std::ptrdiff_t ldw) {
   return dot_aligns<T>(rows, ldw) || (rows >= dot_many_rows && !std::is_same_v<T, W>);
 }
-/// Many rows over short dots: summing the lanes of every dot would cost up to half as much as its products.
+/// From so many rows on, packing w, and x where its rows would not stay in the first-level cache, costs less than summing
+/// the lanes of every dot.
 [[nodiscard]] constexpr bool dot_packs(std::ptrdiff_t rows, std::ptrdiff_t in) {
-  return rows >= dot_many_rows && 2 * rows >= in && in <= dot_packed_depth;
+  return in <= dot_short ? rows >= dot_many_rows && 2 * rows >= in : rows >= 224;
 }
+/// So many rows of x pass over dot_outputs rows of w, a block of each.
+[[nodiscard]] constexpr std::ptrdiff_t dot_rows(std::ptrdiff_t in, bool packs) { return in <= dot_short ? 1024 : packs ? 512 : 256; }
 /// The number of T that product_nt can use as scratch: bounded, the same for every instruction set; 0 where it
 /// would not help.
 template <class T, class W>
 [[nodiscard]] constexpr std::ptrdiff_t product_nt_scratch(std::ptrdiff_t n, std::ptrdiff_t in, std::ptrdiff_t ldx,
                                                           std::ptrdiff_t ldw) {
-  const std::ptrdiff_t rows = n < dot_rows(in) ? n : dot_rows(in), all = rows * dot_blocks<T>(in);
-  std::ptrdiff_t blocks = 0;
-  if (dot_copies_x<T>(rows, ldx)) blocks += all <= dot_kept_blocks ? all : rows;
-  if (dot_packs(rows, in) || dot_copies_w<T, W>(rows, ldw)) blocks += dot_outputs;
-  return blocks * dot_stride<T>(in);
+  const bool packs = dot_packs(n, in);
+  const std::ptrdiff_t most = dot_rows(in, packs), rows = n < most ? n : most, all = rows * dot_blocks<T>(in);
+  std::ptrdiff_t needed = packs ? dot_panels_scratch<T>(in) : dot_copies_w<T, W>(rows, ldw) ? dot_outputs * dot_stride<T>(in) : 0;
+  if ((packs && in > dot_short) || dot_copies_x<T>(rows, ldx)) needed += dot_rows_scratch<T>(all <= dot_kept_blocks ? all : rows, in);
+  return needed;
 }
 
 }  // namespace graft::kernels
