@@ -4,6 +4,7 @@
 #include <span>
 
 #include "elementwise.hpp"
+#include "low_rank_row.hpp"
 #include "products.hpp"
 #include "transpose.hpp"
 
@@ -132,6 +133,13 @@ template <class T>
 template <class T>
 void low_rank_updates(std::ptrdiff_t n, std::ptrdiff_t in, std::ptrdiff_t out, std::span<const LowRankTerm<T>> terms,
                       const T* x, std::ptrdiff_t ldx, const T* columns, T* y, std::ptrdiff_t ldy, T* scratch) {
+  if (n == 1 && terms.size() == 1 && terms[0].packed_b && terms[0].r > 0 && terms[0].r <= low_rank_row_most) {
+    const LowRankTerm<T>& term = terms[0];
+    low_rank_row(in, out, term.r, x, term.A, term.e, term.scale, term.packed_b, detail::low_rank_panel, y, scratch);
+    if (term.beta) add_scaled(1, out, term.scale, term.beta, 0, y, 0);
+    if (columns) scale_columns(1, out, y, 0, columns, T(1), y, 0);
+    return;
+  }
   for (std::ptrdiff_t i = 0; i < n; i += detail::low_rank_rows) {
     const std::ptrdiff_t rows = std::min(n - i, detail::low_rank_rows);
     T* u = scratch;
