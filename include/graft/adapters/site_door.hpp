@@ -138,6 +138,8 @@ struct SiteDoor {
   Rows<T> forward_rows(const Rows<S>& x) const {
     static_assert(kind != LayerKind::embedding, "graft: an embedding takes token ids, not activations");
     static_assert(std::same_as<S, T>, "graft: this site's activations have another scalar: double for a double weight, else float");
+    if constexpr (WritesInto<L, In<T>, T> && requires { layer.op(); })  // graft's own, empty: nothing of what a site costs
+      if (!table) return custom(layer.op(), x);
     Shape row{};
     if constexpr (kind == LayerKind::conv) {
       row = conv_row_shape(facts_of(layer).conv, x.row_shape());
