@@ -60,7 +60,7 @@ class Workspace {
     for (const auto& piece : pieces_) piece->reset_peak();
   }
   /// Gives the free blocks back to the heap: after a pass that was larger than those to come. The next one allocates.
-  /// Blocks of 256 KiB and more share pages, and go when none of them is taken.
+  /// Blocks of 512 KiB and more share pages, and go when none of them is taken.
   void trim() noexcept {
     for (const auto& piece : pieces_) piece->trim();
     bool keeps_pages = false;
