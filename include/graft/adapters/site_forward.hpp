@@ -49,36 +49,22 @@ class SiteForward {
   /// y becomes the result for x.
   void run(const SiteInput<T>& x, Out<T> y) const {
     if (selected_.empty()) return call_base<L, T, Axes>(layer_, x, y, batch_.workspace);
-    const Scratch<T> memory(batch_.workspace, any_before_ ? x.rows.size() : 0);
-    SiteInput<T> seen = x;
-    if (any_before_) {
-      Out<T> copy = out<T>(memory.data(), x.rows.rows(), x.rows.cols());
-      copy = x.rows;
-      selected_.for_each_selection([&](const Segment& segment, std::span<const Selected> here) { before(segment, here, copy); });
-      new (&seen.rows) In<T>(in<T>(copy));
-    }
-    // one product for all rows, so that base rows keep the bits that they have without adapters
-    if (!(any_copy_ && batch_.segments.size() == 1)) call_base<L, T, Axes>(layer_, seen, y, batch_.workspace);
-    finish(x, seen, y);
+    with_steps_before(x, [](const Segment&, const Out<T>&) {}, [&](const SiteInput<T>& seen) {
+      // one product for all rows, so that base rows keep the bits that they have without adapters
+      if (!(any_copy_ && batch_.segments.size() == 1)) call_base<L, T, Axes>(layer_, seen, y, batch_.workspace);
+      finish(x, seen, y);
+    });
   }
 
   /// y holds the base product of x already: adds the adapters, anew where one acts before or replaces it.
   void update(const SiteInput<T>& x, Out<T> y) const {
     if (selected_.empty()) return;
-    const Scratch<T> memory(batch_.workspace, any_before_ ? x.rows.size() : 0);
-    SiteInput<T> seen = x;
-    if (any_before_) {
-      Out<T> copy = out<T>(memory.data(), x.rows.rows(), x.rows.cols());
-      copy = x.rows;
-      selected_.for_each_selection([&](const Segment& segment, std::span<const Selected> here) {
-        if (before(segment, here, copy))
-          for_each_part(segment, [&](const Segment& part) {
-            call_base<L, T, Axes>(layer_, part_of(x, copy, part), rows_of(y, part.begin, part.rows), batch_.workspace);
-          });
+    const auto compute_anew = [&](const Segment& segment, const Out<T>& copy) {
+      for_each_part(segment, [&](const Segment& part) {
+        call_base<L, T, Axes>(layer_, part_of(x, copy, part), rows_of(y, part.begin, part.rows), batch_.workspace);
       });
-      new (&seen.rows) In<T>(in<T>(copy));
-    }
-    finish(x, seen, y);
+    };
+    with_steps_before(x, compute_anew, [&](const SiteInput<T>& seen) { finish(x, seen, y); });
   }
 
  private:
@@ -92,6 +78,21 @@ class SiteForward {
     } else {
       return (static_cast<const ModuleCopy<L>&>(*one.adapter->copy).layer);
     }
+  }
+
+  /// Calls then(x after all steps before the base product), and before it changed(segment, x) for what they changed.
+  template <class Changed, class Then>
+  void with_steps_before(const SiteInput<T>& x, const Changed& changed, const Then& then) const {
+    if (!any_before_) return then(x);
+    const Scratch<T> memory(batch_.workspace, x.rows.size());
+    Out<T> copy = out<T>(memory.data(), x.rows.rows(), x.rows.cols());
+    copy = x.rows;
+    selected_.for_each_selection([&](const Segment& segment, std::span<const Selected> here) {
+      if (before(segment, here, copy)) changed(segment, copy);
+    });
+    SiteInput<T> seen = x;
+    new (&seen.rows) In<T>(in<T>(copy));
+    then(seen);
   }
 
   void inspect(const SiteTable& table, std::span<const Selected> here) {
