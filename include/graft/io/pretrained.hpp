@@ -163,7 +163,8 @@ inline LoadReport load_adapter(const ModelSites& model, const std::filesystem::p
   PeftConfig config = load_peft_config(dir, &warnings);
   std::visit([&](auto& c) { c.inference_mode = !options.is_trainable; }, config);
   const StateDict weights = read_weights(dir, options.mapped);
-  return naming_source("'" + dir.string() + "'",
+  // appended: g++ 12 takes a literal before a temporary for an overlapping copy, and warns
+  return naming_source(std::string("'").append(dir.string()).append("'"),
                        [&] { return load_adapter(model, config, weights, name, options, std::move(warnings)); });
 }
 

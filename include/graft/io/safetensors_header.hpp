@@ -189,10 +189,9 @@ class HeaderReader {
   }
   for (const Entry& entry : entries) {
     text += comma() + json_quoted(entry.name, false);
-    text += ":{\"dtype\":\"" + std::string(tag_of(entry.dtype)) + "\",\"shape\":[";
-    for (std::size_t axis = 0; axis < entry.shape.size(); ++axis)
-      text += (axis ? "," : "") + std::to_string(entry.shape[axis]);
-    text += "],\"data_offsets\":[" + std::to_string(entry.begin) + "," + std::to_string(entry.end) + "]}";
+    text.append(":{\"dtype\":\"").append(tag_of(entry.dtype)).append("\",\"shape\":[");
+    for (std::size_t axis = 0; axis < entry.shape.size(); ++axis) text.append(axis ? "," : "").append(std::to_string(entry.shape[axis]));
+    text.append("],\"data_offsets\":[").append(std::to_string(entry.begin)).append(",").append(std::to_string(entry.end)).append("]}");
   }
   text += "}";
   return text.append((8 - text.size() % 8) % 8, ' ');
