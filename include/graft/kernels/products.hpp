@@ -27,9 +27,10 @@ template <class T, class W>
   return dot_aligns<T>(rows, ldw) || (rows >= dot_many_rows && !std::is_same_v<T, W>);
 }
 /// From so many rows on, packing w, and x where its rows would not stay in the first-level cache, costs less than summing
-/// the lanes of every dot.
-[[nodiscard]] constexpr bool dot_packs(std::ptrdiff_t rows, std::ptrdiff_t in) {
-  return in <= dot_short ? rows >= dot_many_rows && 2 * rows >= in : rows >= 224;
+/// the lanes of every dot; where w would be copied anyway, from half as many.
+template <class T, class W>
+[[nodiscard]] constexpr bool dot_packs(std::ptrdiff_t rows, std::ptrdiff_t in, std::ptrdiff_t ldw) {
+  return in <= dot_short ? rows >= dot_many_rows && 2 * rows >= in : rows >= (dot_copies_w<T, W>(rows, ldw) ? 112 : 224);
 }
 /// So many rows of x pass over dot_outputs rows of w, a block of each.
 [[nodiscard]] constexpr std::ptrdiff_t dot_rows(std::ptrdiff_t in, bool packs) { return in <= dot_short ? 1024 : packs ? 512 : 256; }
@@ -38,7 +39,7 @@ template <class T, class W>
 template <class T, class W>
 [[nodiscard]] constexpr std::ptrdiff_t product_nt_scratch(std::ptrdiff_t n, std::ptrdiff_t in, std::ptrdiff_t ldx,
                                                           std::ptrdiff_t ldw) {
-  const bool packs = dot_packs(n, in);
+  const bool packs = dot_packs<T, W>(n, in, ldw);
   const std::ptrdiff_t most = dot_rows(in, packs), rows = n < most ? n : most, all = rows * dot_blocks<T>(in);
   std::ptrdiff_t needed = packs ? dot_panels_scratch<T>(in) : dot_copies_w<T, W>(rows, ldw) ? dot_outputs * dot_stride<T>(in) : 0;
   if ((packs && in > dot_short) || dot_copies_x<T>(rows, ldx)) needed += dot_rows_scratch<T>(all <= dot_kept_blocks ? all : rows, in);
