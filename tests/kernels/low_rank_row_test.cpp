@@ -74,13 +74,15 @@ TEST_CASE("a row has the same bits alone and among others, at ranks that are sum
     CAPTURE(r);
     const Factors<float> f(in, out, r);
     const Matrix<float> x(2, in, 1), beta(1, out, 6), columns(1, out, 7);
-    Matrix<float> both(2, out, 5), one = both;
+    const Matrix<float> before(2, out, 5);
+    Matrix<float> both = before, one = before;
     const std::array<kernels::LowRankTerm<float>, 1> term{{{r, f.A.data(), f.packed.data(), f.e.data(), 0.75f, beta.data(), f.B.data()}}};
     std::vector<float> scratch(std::size_t(kernels::low_rank_updates_scratch<float>(2, term)));
     kernels::low_rank_updates<float>(2, in, out, term, x.data(), x.ld, columns.data(), both.data(), both.ld, scratch.data());
     for (Index i = 0; i < 2; ++i)
       kernels::low_rank_updates<float>(1, in, out, term, x.data() + i * x.ld, x.ld, columns.data(), one.data() + i * one.ld, one.ld,
                                        scratch.data());
+    CHECK(both.storage != before.storage);
     CHECK(one.storage == both.storage);
   }
 }

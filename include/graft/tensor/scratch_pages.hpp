@@ -23,7 +23,8 @@ namespace graft::detail {
 /// lie in the second-level cache is left to chance.
 class ScratchPages {
  public:
-  /// The smallest block that is cut: clearing a page takes longer than most work on a smaller one. A tool that watches memory sees the borders of blocks on the heap only.
+  /// The smallest block that is cut: clearing a page takes longer than most work on a smaller one. A tool that watches
+  /// memory sees the borders of blocks on the heap only.
 #if defined(GRAFT_WATCHED_MEMORY)
   static constexpr std::size_t least = std::size_t(-1);
 #else
