@@ -1,5 +1,6 @@
 #pragma once
 
+#include "four_bit_groups.hpp"
 #include "reduce.hpp"
 #include "weight_view.hpp"
 #include "widen.hpp"

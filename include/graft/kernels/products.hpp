@@ -11,6 +11,9 @@ inline constexpr std::ptrdiff_t dot_kept_blocks = 128;
 // From so many rows of x on, a narrow w is copied, and the next rows of w are fetched while these are multiplied.
 inline constexpr std::ptrdiff_t dot_many_rows = 48;
 
+// From so many rows of x on, AVX2 copies a weight of four bits, which takes it longer to widen than to multiply.
+inline constexpr std::ptrdiff_t dot_few_rows = 4;
+
 /// Many rows that do not begin at lines of the cache are copied to where they do.
 template <class T>
 [[nodiscard]] constexpr bool dot_aligns(std::ptrdiff_t rows, std::ptrdiff_t ld) {
@@ -25,6 +28,11 @@ template <class T>
 template <class T, class W>
 [[nodiscard]] constexpr bool dot_copies_w(std::ptrdiff_t rows, std::ptrdiff_t ldw) {
   return dot_aligns<T>(rows, ldw) || (rows >= dot_many_rows && !std::is_same_v<T, W>);
+}
+/// Whether that, or what AVX2 copies besides, may need room.
+template <class T, class W>
+[[nodiscard]] constexpr bool dot_may_copy_w(std::ptrdiff_t rows, std::ptrdiff_t ldw) {
+  return dot_copies_w<T, W>(rows, ldw) || (rows >= dot_few_rows && std::is_same_v<W, FourBitView>);
 }
 /// From so many rows on, packing w, and x where its rows would not stay in the first-level cache, costs less than summing
 /// the lanes of every dot; where w would be copied anyway, from half as many.
@@ -41,7 +49,7 @@ template <class T, class W>
                                                           std::ptrdiff_t ldw) {
   const bool packs = dot_packs<T, W>(n, in, ldw);
   const std::ptrdiff_t most = dot_rows(in, packs), rows = n < most ? n : most, all = rows * dot_blocks<T>(in);
-  std::ptrdiff_t needed = packs ? dot_panels_scratch<T>(in) : dot_copies_w<T, W>(rows, ldw) ? dot_outputs * dot_stride<T>(in) : 0;
+  std::ptrdiff_t needed = packs ? dot_panels_scratch<T>(in) : dot_may_copy_w<T, W>(rows, ldw) ? dot_outputs * dot_stride<T>(in) : 0;
   if ((packs && in > dot_short) || dot_copies_x<T>(rows, ldx)) needed += dot_rows_scratch<T>(all <= dot_kept_blocks ? all : rows, in);
   return needed;
 }
