@@ -77,13 +77,15 @@ std::vector<Gate> gates(const Machine& machine, long n, long size, bool is_doubl
   return all;
 }
 
-/// Goal 12: a program compiled with plain -O2 against one compiled for the processor at hand.
+/// Goal 12: a program compiled with plain -O2 against one compiled for the processor at hand. It is no gain if the latter is
+/// the slower one.
 void plain_against_native(Context& context) {
   for (const long n : {1L, 4L, 16L, 64L, 512L}) {
     Row row{.name = "768² T=" + std::to_string(n) + " f32, -O2"};
-    row.gates.push_back({.goal = "12", .what = "-march=native / -O2", .bound = Bound::at_least, .target = 0.95});
+    for (const char* what : {"-march=native / -O2", "-O2 / -march=native"})
+      row.gates.push_back({.goal = "12", .what = what, .bound = Bound::at_least, .target = 0.95});
     if (context.options.quick && n != 16) {
-      row.reason = row.gates[0].reason = not_quick;
+      row.reason = row.gates[0].reason = row.gates[1].reason = not_quick;
     } else {
       Problem<float> problem(n, 768, 768);
       const PeerJob job = problem.job(peer_product);
@@ -96,7 +98,8 @@ void plain_against_native(Context& context) {
       row.limit_of = "arithmetic and reading";
       row.beside.push_back(race.beside("-march=native"));
       row.gates[0].value = race["-march=native"] / race["-O2"];
-      row.gates[0].reason = race.reason("-march=native");
+      row.gates[1].value = race["-O2"] / race["-march=native"];
+      row.gates[0].reason = row.gates[1].reason = race.reason("-march=native");
     }
     context.report.row(row);
   }
