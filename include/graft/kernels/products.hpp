@@ -40,6 +40,8 @@ template <class T, class W>
 [[nodiscard]] constexpr bool dot_packs(std::ptrdiff_t rows, std::ptrdiff_t in, std::ptrdiff_t ldw) {
   return in <= dot_short ? rows >= dot_many_rows && 2 * rows >= in : rows >= (dot_copies_w<T, W>(rows, ldw) ? 112 : 224);
 }
+/// Outputs from which on that pays for long dots: packing x takes as long as its products with some 25 of them.
+inline constexpr std::ptrdiff_t dot_wide = 192;
 /// So many rows of x pass over dot_outputs rows of w, a block of each.
 [[nodiscard]] constexpr std::ptrdiff_t dot_rows(std::ptrdiff_t in, bool packs) { return in <= dot_short ? 1024 : packs ? 512 : 256; }
 /// The number of T that product_nt can use as scratch: bounded, the same for every instruction set; 0 where it
