@@ -119,6 +119,7 @@ TEST_CASE("a row's bits do not depend on the other rows") {
 template <class T, class W>
 static void check_scratch(Index n, Index out, Index in, Index ld) {
   CAPTURE(n);
+  CAPTURE(out);
   CAPTURE(in);
   const Matrix<T> x(n, in, 1, ld - in), bias(1, out, 3);
   const Matrix<W> w(out, in, 2, ld - in);
