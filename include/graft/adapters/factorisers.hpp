@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -59,10 +60,10 @@ struct Factorisers {
 inline constinit const Factorisers* factorisers = nullptr;
 
 /// @throws ConfigError where graft/factorise.hpp is not part of the program.
-[[nodiscard]] inline const Factorisers& need_factorisers(const std::string& what) {
+[[nodiscard]] inline const Factorisers& need_factorisers(std::string_view what) {
   if (!factorisers)
     fail<ConfigError>(
-        what + " needs matrices to be factorised",
+        std::string(what) + " needs matrices to be factorised",
         "SVD and QR come with graft/factorise.hpp, apart: they take the compiler longer than all the rest",
         "include graft/factorise.hpp in one file of the program");
   return *factorisers;
