@@ -56,3 +56,13 @@ TEST_CASE("eval gives an expression memory of its own") {
   CHECK(graft::eval(m.transpose() * 2)(1, 2) == 2 * m(2, 1));
   static_assert(graft::MatrixLike<decltype(m.row(0))> && !graft::MatrixLike<float> && !graft::MatrixLike<std::vector<float>>);
 }
+
+TEST_CASE("copy_rows: rows of views with strides of their own, and nothing between them") {
+  graft::Matrix<double> source = graft::Matrix<double>::Random(3, 9), target = graft::Matrix<double>::Constant(3, 11, -5);
+  graft::copy_rows<double>(graft::in<double>(source.data() + 1, 3, 7, 9), graft::out<double>(target.data() + 2, 3, 7, 11));
+  CHECK(target.middleCols(2, 7) == source.middleCols(1, 7));
+  CHECK((target.leftCols(2).array() == -5).all());
+  CHECK((target.rightCols(2).array() == -5).all());
+  graft::copy_rows<double>(graft::in<double>(nullptr, 3, 0), graft::out<double>(nullptr, 3, 0));
+  graft::copy_rows<double>(graft::in<double>(nullptr, 0, 7), graft::out<double>(nullptr, 0, 7));
+}

@@ -51,7 +51,7 @@ class AdaLora::State final : public AdapterState<T> {
   }
 
   [[nodiscard]] PeftType type() const override { return PeftType::adalora; }
-  [[nodiscard]] std::unique_ptr<AnyAdapterState> clone() const override { return std::make_unique<State>(*this); }
+  [[nodiscard]] std::unique_ptr<AnyAdapterState> clone() const override { return detail::make_unique_as<AnyAdapterState, State>(*this); }
   [[nodiscard]] bool is_meta() const override { return a_.is_meta() || b_.is_meta() || e_.is_meta(); }
   [[nodiscard]] Index rank() const override { return r_; }
   [[nodiscard]] double scaling() const override { return scaling_; }

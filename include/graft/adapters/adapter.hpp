@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "../core/make_unique_as.hpp"
 #include "../modules/base_weight.hpp"
 #include "../modules/expert_ids.hpp"
 #include "../tensor/batch.hpp"

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/make_unique_as.hpp"
 #include "../core/on_demand.hpp"
 #include "../kernels/merge.hpp"
 #include "../modules/weight_door.hpp"
@@ -236,8 +237,8 @@ template <class = OnDemand>
                                                  const std::vector<const SiteEntry*>& entries, Workspace& workspace,
                                                  bool with_trained_bias = true) {
   if (activations == Dtype::f64)
-    return std::make_unique<Fold<double>>(static_cast<WeightDoor<double>&>(door), bound, entries, workspace, with_trained_bias);
-  return std::make_unique<Fold<float>>(static_cast<WeightDoor<float>&>(door), bound, entries, workspace, with_trained_bias);
+    return make_unique_as<AnyFold, Fold<double>>(static_cast<WeightDoor<double>&>(door), bound, entries, workspace, with_trained_bias);
+  return make_unique_as<AnyFold, Fold<float>>(static_cast<WeightDoor<float>&>(door), bound, entries, workspace, with_trained_bias);
 }
 
 /// Tells whether an adapter's parameters are the ones that they were.

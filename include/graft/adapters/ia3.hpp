@@ -43,7 +43,7 @@ class Ia3::State final : public AdapterState<T> {
   }
 
   [[nodiscard]] PeftType type() const override { return PeftType::ia3; }
-  [[nodiscard]] std::unique_ptr<AnyAdapterState> clone() const override { return std::make_unique<State>(*this); }
+  [[nodiscard]] std::unique_ptr<AnyAdapterState> clone() const override { return detail::make_unique_as<AnyAdapterState, State>(*this); }
   [[nodiscard]] bool is_meta() const override { return l_.is_meta(); }
   [[nodiscard]] bool is_feedforward() const override { return is_feedforward_; }
   [[nodiscard]] std::vector<AdapterParameter> parameters() override { return {{"ia3_l", "", &l_}}; }
@@ -69,7 +69,8 @@ class Ia3::State final : public AdapterState<T> {
     Out<T> rows = w.rows;
     const Index width = rows.cols();
     if (!is_feedforward_) {
-      for (Index i = 0; i < rows.rows(); ++i) rows.row(i) *= factor(w.begin + i, T(weight));
+      for (Index i = 0; i < rows.rows(); ++i)
+        kernels::scale<T>(1, width, factor(w.begin + i, T(weight)), &rows(i, 0), width, &rows(i, 0), width);
       return;
     }
     // each group of a convolution sees its own channels, each with its kernel's elements together

@@ -77,8 +77,8 @@ class Lora::State final : public AdapterState<T> {
   [[nodiscard]] PeftType type() const override { return PeftType::lora; }
   [[nodiscard]] bool is_of_parameter() const override { return is_of_parameter_; }
   [[nodiscard]] std::unique_ptr<AnyAdapterState> clone() const override {
-    auto same = std::make_unique<State>(*this);
-    if (dora_) same->dora_ = std::make_shared<detail::Dora<T>>(*dora_);
+    auto same = detail::make_unique_as<AnyAdapterState, State>(*this);
+    if (dora_) static_cast<State&>(*same).dora_ = std::make_shared<detail::Dora<T>>(*dora_);
     return same;
   }
   [[nodiscard]] bool is_meta() const override {

@@ -47,7 +47,7 @@ class ParameterLora final : public AdapterState<T> {
 
   [[nodiscard]] PeftType type() const override { return PeftType::lora; }
   [[nodiscard]] bool is_of_parameter() const override { return true; }
-  [[nodiscard]] std::unique_ptr<AnyAdapterState> clone() const override { return std::make_unique<ParameterLora>(*this); }
+  [[nodiscard]] std::unique_ptr<AnyAdapterState> clone() const override { return detail::make_unique_as<AnyAdapterState, ParameterLora>(*this); }
   [[nodiscard]] bool is_meta() const override { return a_.is_meta() || b_.is_meta(); }
   [[nodiscard]] Index rank() const override { return r_; }
   [[nodiscard]] double scaling() const override { return scaling_; }

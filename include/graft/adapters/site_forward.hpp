@@ -20,7 +20,7 @@ class ModuleCopy final : public AnyModuleCopy {
  public:
   explicit ModuleCopy(const L& original) : layer(original) {}
   [[nodiscard]] std::unique_ptr<AnyModuleCopy> clone() const override {
-    if constexpr (std::copy_constructible<L>) return std::make_unique<ModuleCopy>(layer);
+    if constexpr (std::copy_constructible<L>) return make_unique_as<AnyModuleCopy, ModuleCopy>(layer);
     else return nullptr;  // never made: only a layer that can be copied has copies
   }
   L layer;
@@ -86,7 +86,7 @@ class SiteForward {
     if (!any_before_) return then(x);
     const Scratch<T> memory(batch_.workspace, x.rows.size());
     Out<T> copy = out<T>(memory.data(), x.rows.rows(), x.rows.cols());
-    copy = x.rows;
+    copy_rows(x.rows, copy);
     selected_.for_each_selection([&](const Segment& segment, std::span<const Selected> here) {
       if (before(segment, here, copy)) changed(segment, copy);
     });
@@ -171,7 +171,7 @@ class SiteForward {
       }
       const Scratch<T> memory(batch_.workspace, x.rows.size());
       Out<T> copy = out<T>(memory.data(), x.rows.rows(), x.rows.cols());
-      copy = x.rows;
+      copy_rows(x.rows, copy);
       for (const Selected& one : here)
         if (one.adapter->state && one.adapter->depth <= depth && state_of(one).acts_before()) state_of(one).before(copy, one.weight);
       SiteInput<T> outside = x;
@@ -228,8 +228,8 @@ class SiteForward {
     Out<T> to = out<T>(memory.data() + leader.chain_rows * in_width, leader.chain_rows, out_width);
     Index at = 0;
     for_each_part(leader, [&](const Segment& part) {
-      rows_of(from, at, part.rows) = rows_of(x.rows, part.begin, part.rows);
-      rows_of(to, at, part.rows) = rows_of(y, part.begin, part.rows);
+      copy_rows(rows_of(x.rows, part.begin, part.rows), rows_of(from, at, part.rows));
+      copy_rows(in<T>(rows_of(y, part.begin, part.rows)), rows_of(to, at, part.rows));
       at += part.rows;
     });
     SiteInput<T> seen = x;
@@ -237,7 +237,7 @@ class SiteForward {
     add(seen, seen, to, here);
     at = 0;
     for_each_part(leader, [&](const Segment& part) {
-      rows_of(y, part.begin, part.rows) = rows_of(to, at, part.rows);
+      copy_rows(in<T>(rows_of(to, at, part.rows)), rows_of(y, part.begin, part.rows));
       at += part.rows;
     });
   }

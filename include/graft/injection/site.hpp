@@ -13,6 +13,7 @@
 #include "../adapters/adapted.hpp"
 #include "../adapters/parameter_lora.hpp"
 #include "../core/keys.hpp"
+#include "../core/make_unique_as.hpp"
 #include "../core/text.hpp"
 #include "../core/type_name.hpp"
 #include "../modules/base_tensors.hpp"
@@ -125,8 +126,8 @@ class SiteOf<Adapted<Declared, As...>> final : public AnySite {
           // of a layer (out, in), LoRA of its weight is LoRA of the layer; convolutions have none
           if constexpr (std::same_as<A, Lora> && traits_of<L>::kind != LayerKind::conv &&
                         (traits_of<L>::kind != LayerKind::linear || is_transposed<L>))
-            if (!plan.parameter.empty()) return void(state = std::make_unique<ParameterLora<T>>(*own, facts(), plan));
-          state = std::make_unique<typename A::template State<T>>(*own, facts(), plan);
+            if (!plan.parameter.empty()) return void(state = make_unique_as<AnyAdapterState, ParameterLora<T>>(*own, facts(), plan));
+          state = make_unique_as<AnyAdapterState, typename A::template State<T>>(*own, facts(), plan);
         }
     };
     (offer.template operator()<As>(), ...);
@@ -144,8 +145,8 @@ class SiteOf<Adapted<Declared, As...>> final : public AnySite {
   [[nodiscard]] bool can_copy() const override { return std::copy_constructible<L>; }
   [[nodiscard]] std::unique_ptr<AnyModuleCopy> make_copy() const override {
     if constexpr (std::copy_constructible<L>) {
-      auto copy = std::make_unique<ModuleCopy<L>>(layer());
-      if (shares_weight(copy->layer)) shared_copy();
+      auto copy = make_unique_as<AnyModuleCopy, ModuleCopy<L>>(layer());
+      if (shares_weight(static_cast<ModuleCopy<L>&>(*copy).layer)) shared_copy();
       return copy;
     } else {
       return nullptr;
@@ -163,7 +164,7 @@ class SiteOf<Adapted<Declared, As...>> final : public AnySite {
     }
   }
   [[nodiscard]] std::unique_ptr<AnyWeightDoor> door(AnyModuleCopy* copy) const override {
-    return std::make_unique<typename DoorOf<L>::type>(copy ? static_cast<ModuleCopy<L>*>(copy)->layer : layer());
+    return make_unique_as<AnyWeightDoor, typename DoorOf<L>::type>(copy ? static_cast<ModuleCopy<L>*>(copy)->layer : layer());
   }
   [[nodiscard]] std::vector<BaseTensor> tensors(AnyModuleCopy* copy) const override {
     return base_tensors(copy ? static_cast<ModuleCopy<L>*>(copy)->layer : layer());
@@ -226,7 +227,7 @@ ModelSites sites_of(const M& const_model) {
       all.nodes.push_back({std::string(path), type_name<typename Node::layer_type>(), int(all.sites.size()), true,
                            detail::traits_of<typename Node::layer_type>::kind, detail::is_attention<typename Node::layer_type>});
       all.plain_before.push_back(all.plain.size());
-      all.sites.push_back(std::make_unique<detail::SiteOf<Node>>(path, node));
+      all.sites.push_back(detail::make_unique_as<AnySite, detail::SiteOf<Node>>(path, node));
       if (attention && parent_path(path) == attention->path()) all.sites.back()->set_outer(*attention);
       if constexpr (has_inner_sites<Node>) attention = all.sites.back().get();
     } else if constexpr (enable_parameter<Node>) {

@@ -94,10 +94,10 @@ void for_each_expert(const ExpertIds& experts, Index stack, const In<T>& x, Out<
       continue;
     }
     Out<T> from = out<T>(rows.data(), count, x.cols()), to = out<T>(rows.data() + count * x.cols(), count, y.cols());
-    for (Index i = 0; i < count; ++i) from.row(i) = x.row(mine[i]);
-    for (Index i = 0; reads_y && i < count; ++i) to.row(i) = y.row(mine[i]);
+    for (Index i = 0; i < count; ++i) copy_rows(rows_of(x, mine[i], 1), rows_of(from, i, 1));
+    for (Index i = 0; reads_y && i < count; ++i) copy_rows(in<T>(rows_of(y, mine[i], 1)), rows_of(to, i, 1));
     f(e, in<T>(from), to);
-    for (Index i = 0; i < count; ++i) y.row(mine[i]) = to.row(i);
+    for (Index i = 0; i < count; ++i) copy_rows(in<T>(rows_of(to, i, 1)), rows_of(y, mine[i], 1));
   }
 }
 }  // namespace detail

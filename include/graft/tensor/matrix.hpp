@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstddef>
+#include <cstring>
 #include <type_traits>
 
 #include <Eigen/Core>
@@ -67,6 +69,14 @@ template <class T>
 template <class T>
 [[nodiscard]] inline Out<T> rows_of(const Out<T>& y, Index begin, Index count) {
   return out(const_cast<T*>(y.data()) + begin * y.outerStride(), count, y.cols(), y.outerStride());
+}
+
+/// y = x; the same sizes, and neither lies in the other.
+template <class T>
+inline void copy_rows(const In<T>& x, const Out<T>& y) {
+  if (x.cols() == 0) return;
+  for (Index i = 0; i < x.rows(); ++i)
+    std::memcpy(const_cast<T*>(y.data()) + i * y.outerStride(), x.data() + i * x.outerStride(), std::size_t(x.cols()) * sizeof(T));
 }
 
 /// Any Eigen matrix, map, block or expression of one.
