@@ -45,6 +45,6 @@ TEST_CASE("served adapters: a weight of 0 is left out, one that is not finite re
   served.add("a", source(1));
   CHECK(served.select({{"a", 0}}).list().empty());
   CHECK_FALSE(served.select({{"a", 0}}).follows_active());
-  CHECK_THROWS_AS(served.select({{"a", 1.0 / 0.0}}), graft::AdapterError);
-  CHECK_THROWS_AS(served.select({{"b", 0}}), graft::ServeError);
+  CHECK_THROWS_AS((void)served.select({{"a", 1.0 / 0.0}}), graft::AdapterError);
+  CHECK_THROWS_AS((void)served.select({{"b", 0}}), graft::ServeError);
 }
