@@ -103,7 +103,7 @@ class PackedLinear : public detail::SliceSite<L, Names>... {
   /// The columns of a result (n, out) that belong to a slice, (n, its outputs).
   template <fixed_string Name>
   [[nodiscard]] auto part(const auto& y) const {
-    const auto& rows = site<Name>().base_layer();
+    const auto& rows = slice<Name>(*this).site.base_layer();
     return graft::slice(y, rows.begin(), rows.count());
   }
 
