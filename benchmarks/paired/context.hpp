@@ -22,6 +22,7 @@ struct Options {
   std::string torch_python, extras_python;  ///< interpreters that have torch + peft, and the optional packages
   std::filesystem::path peers;              ///< the folder of the shared objects
   std::filesystem::path smollm;             ///< a SmolLM2-135M in Hugging Face's format; may be empty
+  bool smollm_is_random = false;            ///< it has its shape and random values
 };
 
 /// A contender and the reason why there is none.

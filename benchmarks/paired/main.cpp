@@ -86,6 +86,7 @@ int run(const std::vector<std::string>& arguments) {
     else if (argument == "--extras") options.extras_python = value();
     else if (argument == "--peers") options.peers = value();
     else if (argument == "--smollm") options.smollm = value();
+    else if (argument == "--random-smollm") options.smollm = value(), options.smollm_is_random = true;
     else chosen.push_back(argument);
   }
   paired::use_wall_clock = options.threads > 1;

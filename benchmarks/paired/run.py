@@ -42,6 +42,15 @@ def arguments():
     return options
 
 
+def random_smollm(options):
+    """The program's arguments for a model of SmolLM2's shape, which is made once: half a gigabyte in the build folder."""
+    folder, python = options.build / "random_smollm", options.interop / "bin" / "python"
+    last_written = folder / "adapter" / "adapter_model.safetensors"
+    if not last_written.exists() and python.exists():
+        subprocess.run([python, TOP / "benchmarks/paired/workers/random_smollm.py", folder], stdout=subprocess.DEVNULL)
+    return ["--random-smollm", str(folder.resolve())] if last_written.exists() else []
+
+
 def lines_of_program(options, areas):
     """What the C++ program reports, line by line."""
     command = [options.program, "--peers", str(pathlib.Path(options.program).parent), "--threads", str(options.threads)]
@@ -53,6 +62,8 @@ def lines_of_program(options, areas):
         command.append("--quick")
     if options.smollm:
         command += ["--smollm", str(options.smollm.resolve())]
+    elif "tales" in areas and not options.quick:
+        command += random_smollm(options)
     with subprocess.Popen([*command, *areas], stdout=subprocess.PIPE, text=True) as program:
         try:
             for line in program.stdout:

@@ -76,13 +76,15 @@ void reading_a_prompt(Context& context, const Model& model, const std::vector<in
 
 void smollm(Context& context) {
   const struct {
-    const char *name, *what;
+    const char *task, *what;
     double target;
-  } rows[] = {{"SmolLM2-135M f32, generation", "base", 1.2}, {"SmolLM2-135M f32, generation with LoRA r=16", "lora", 1.3},
-              {"SmolLM2-135M f32, prompt of 512", "prompt", 1.2}};
+  } rows[] = {{"generation", "base", 1.2}, {"generation with LoRA r=16", "lora", 1.3}, {"prompt of 512", "prompt", 1.2}};
   const std::filesystem::path& folder = context.options.smollm;
-  for (const auto& [name, what, target] : rows) {
-    std::string reason = folder.empty() ? "no directory given (--smollm DIR)" : context.options.quick ? not_quick : "";
+  for (const auto& [task, what, target] : rows) {
+    const std::string name = std::string(context.options.smollm_is_random ? "SmolLM2-135M's shape" : "SmolLM2-135M") + " f32, " + task;
+    std::string reason = context.options.quick ? not_quick
+                         : folder.empty()      ? "no directory given (--smollm DIR), and no torch to make a model of its shape"
+                                               : "";
     if (reason.empty()) {
       try {
         const bool with_lora = std::string(what) == "lora";
