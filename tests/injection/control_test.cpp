@@ -246,3 +246,21 @@ TEST_CASE("copies of a model with biases in plain layers switch apart") {
   CHECK(same_bits(net(x), base));
   CHECK(same_bits(copy(x), a));
 }
+
+TEST_CASE("trained biases of plain layers stay trainable, wherever they stand") {
+  Net net = filled();
+  trained::inject(biased, net, "a", 20);
+  // p: A and B of r = 2, and a bias; head's copy; plain's bias
+  constexpr graft::Index all = 2 * 3 + 3 * 2 + 3 + (2 * 3 + 2) + 3;
+  const auto trainable = [&] { return graft::get_nb_trainable_parameters(net).trainable; };
+  CHECK(trainable() == all);
+  { const auto off = graft::disable_adapter(net); }
+  CHECK(trainable() == all);
+  graft::set_adapter(net, Strings{});
+  graft::set_adapter(net, "a");
+  CHECK(trainable() == all);
+  graft::set_requires_grad(net, "a", false);
+  CHECK(trainable() == 0);
+  { const auto off = graft::disable_adapter(net); }
+  CHECK(trainable() == 0);
+}

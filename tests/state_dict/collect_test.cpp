@@ -2,6 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
+#include <cstring>
+
 #include "support/results.hpp"
 #include "support/trained.hpp"
 #include "support/tree_model.hpp"
@@ -76,4 +79,34 @@ TEST_CASE("a transposed layer is stored as it is, its adapter as PEFT stores it"
   CHECK(all.at("site.lora_B.default.weight").shape == std::vector<graft::Index>{13, 2});
   CHECK(std::memcmp(all.at("site.base_layer.weight").data, net.site->kernel.data(), 7 * 13 * sizeof(float)) ==
         0);
+}
+
+TEST_CASE("a trained bias of the active adapter stands where PEFT keeps it: in its layer") {
+  Net net;
+  trained::inject(LoraConfig{.r = 2, .bias = graft::Bias::all, .target_modules = {"fc1"}}, net, "a", 20);
+  (void)graft::inject_adapter_in_model(LoraConfig{.r = 1, .target_modules = {"fc1"}}, net, "b");
+  const graft::StateDict base = graft::get_base_model_state_dict(net).clone(), file = graft::get_peft_model_state_dict(net, "a").clone();
+  const auto is = [](graft::TensorView a, graft::TensorView b) { return std::memcmp(a.data, b.data, std::size_t(a.bytes())) == 0; };
+  const std::array<std::array<const char*, 3>, 3> biases{{{"fc1.base_layer.bias", "fc1.base_layer.bias", "fc1.bias"},
+                                                          {"head.bias", "head.bias", "head.bias"},
+                                                          {"norm.bias", "norm.bias", "norm.bias"}}};
+  const auto all_are = [&](bool trained) {
+    const graft::StateDict all = graft::state_dict(net);
+    for (const auto& [in_memory, in_file, in_base] : biases) {
+      CHECK_FALSE(is(file.at(in_file), base.at(in_base)));
+      CHECK(is(all.at(in_memory), trained ? file.at(in_file) : base.at(in_base)));
+    }
+  };
+  graft::set_adapter(net, "a");
+  all_are(true);
+  {
+    const auto off = graft::disable_adapter(net);
+    all_are(false);
+  }
+  graft::set_adapter(net, "b");
+  all_are(false);
+  graft::set_adapter(net, {"a", "b"});
+  all_are(true);
+  graft::merge_adapter(net);
+  all_are(true);
 }

@@ -209,6 +209,7 @@ inline void place_plain_biases(const ModelSites& model, AdapterRecord& record, b
       if (tensor.key != bias.key) continue;
       ParameterData current(tensor.dtype, tensor.shape);
       assign(current, tensor.read(), false);
+      current.set_requires_grad(bias.values.requires_grad());
       tensor.write(bias.values.view(), false);
       bias.values = std::move(current);
     }

@@ -71,6 +71,15 @@ template <class = OnDemand>
   return has_wrapper(table, Wrapper::tokens) ? std::string(token_base) : std::string();
 }
 
+/// The bias that the active adapter trained, which acts in place of the layer's own; null where there is none.
+template <class = OnDemand>
+[[nodiscard]] const ParameterData* acting_bias(const SiteTable* table) {
+  if (!table || !table->enabled) return nullptr;
+  for (auto id = table->pending.rbegin(); id != table->pending.rend(); ++id)
+    if (const SiteEntry* entry = table->find(*id); entry->bias() && !entry->copy()) return entry->bias();
+  return nullptr;
+}
+
 /// The tensors of a site's layer. A parameter has no wrapper of its own: its module's are in `modules`.
 template <class = OnDemand>
 void collect_layer(const AnySite& site, const WrappedModules& modules, StateDict& state_dict) {
@@ -79,7 +88,9 @@ void collect_layer(const AnySite& site, const WrappedModules& modules, StateDict
   const std::string infix = is_bare ? "" : base_infix(table);
   const bool is_copied_inside = infix == "original_module" && is_copied_with_outer(*table);
   const std::string layer = is_copied_inside ? copied_module(site, infix, true) : join_path(adapter_module(site, 0, is_inside_adapted(site)), infix);
-  for (const BaseTensor& tensor : site.tensors()) state_dict.insert(join_path(modules.inside(layer), tensor.key), tensor.read());
+  const ParameterData* const bias = acting_bias(table);
+  for (const BaseTensor& tensor : site.tensors())
+    state_dict.insert(join_path(modules.inside(layer), tensor.key), bias && tensor.key == "bias" ? bias->view() : tensor.read());
 }
 /// A site's adapters as torch registers them: all of one name together, lora_A of each adapter, then lora_B.
 template <class = OnDemand>
