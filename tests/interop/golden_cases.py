@@ -315,4 +315,10 @@ def all_cases():
     both = {"target_parameters": ["in_proj_weight"]}
     add(several, "lora_attention_parameter_two", attentive, [lora(both), lora(both | {"r": 3}, "b")], True, 0.3)
     add(fresh, "lora_attention_parameter_fresh", attentive, lora(both, style="bare"))
+
+    # norms are saved whole
+    saved = {"target_modules": ["q_proj", "down_proj"], "modules_to_save": ["norm"]}
+    add(loaded, "lora_saved_norms", decoder, lora(saved))
+    add(loaded, "lora_saved_norm_bias_all", of(decoder, bias=True), lora(saved | {"modules_to_save": ["layers.1.norm"], "bias": "all"}), mapped=True)
+    add(several, "lora_saved_norms_two", decoder, [lora(saved), lora({"target_modules": ["up_proj"], "r": 3}, "b")], True)
     return made

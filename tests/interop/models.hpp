@@ -92,7 +92,7 @@ template <class T, class W = T, template <class, class> class Attention = Attent
 struct Block {
   Attention<T, W> self_attn;
   FeedForward<T, W> mlp;
-  graft::RMSNorm<T> norm;
+  graft::Adaptable<graft::RMSNorm<T>> norm;
 
   explicit Block(const Sizes& s)
       : self_attn(index(s, "hidden"), index(s, "inner"), s.at("bias").get<bool>()),

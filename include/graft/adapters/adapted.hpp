@@ -214,6 +214,7 @@ struct layer_traits<Adapted<L>> {
   static constexpr bool transposed = detail::is_transposed<L>;
   static Index in_features(const Layer& layer) { return detail::facts_of(layer.base_layer()).in; }
   static Index out_features(const Layer& layer) { return detail::facts_of(layer.base_layer()).out; }
+  static Index features(const Layer& layer) { return in_features(layer); }
   static Index num_embeddings(const Layer& layer) { return in_features(layer); }
   static Index embedding_dim(const Layer& layer) { return out_features(layer); }
   static ConvShape conv_shape(const Layer& layer) { return detail::facts_of(layer.base_layer()).conv; }

@@ -33,7 +33,7 @@ struct Lora {
   class State;
 
   /// Linear layers of both layouts, embeddings, and convolutions of any rank and grouping.
-  static constexpr bool supports(LayerKind) { return true; }
+  static constexpr bool supports(LayerKind kind) { return kind != LayerKind::norm; }
   /// An attention's packed projection too: A (r, embed_dim), B (3·embed_dim, r), and A and B for its output projection.
   static constexpr bool supports_packed = true;
 };
@@ -133,6 +133,7 @@ class Lora::State final : public AdapterState<T> {
     const T scale = scale_of(weight);
     switch (facts_.kind) {
       case LayerKind::parameter: break;  // has ParameterLora instead
+      case LayerKind::norm: break;       // is only saved whole
       case LayerKind::linear: update_linear(x.rows, y, scale, base.first_row(), workspace); break;
       case LayerKind::embedding: update_embedding(x.ids, y, scale, workspace); break;
       case LayerKind::conv: update_conv(x, y, scale, workspace); break;

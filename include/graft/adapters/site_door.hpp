@@ -23,7 +23,7 @@ struct SiteDoor {
   }();
 
   /// Whether rows of so many features go in and out.
-  static constexpr bool takes_rows = kind == LayerKind::linear || kind == LayerKind::parameter;
+  static constexpr bool takes_rows = kind == LayerKind::linear || kind == LayerKind::parameter || kind == LayerKind::norm;
 
   const L& layer;
   const SiteTable* table;
@@ -48,11 +48,13 @@ struct SiteDoor {
       SiteForward<L, axes_in<X>>(layer, table, view).run(tensor.input(), tensor.rows_of_result(y));
       return y;
     } else if constexpr (takes_rows && TensorLike<X> && !MatrixLike<X>) {
-      auto y = tensor_traits<X>::make(with_features(tensor_traits<X>::shape(x), out_features()));
+      auto y = tensor_traits<X>::make(with_features(tensor_traits<X>::shape(x), out_features(features_last(x).cols())));
       forward_into(x, batch, y);
       return y;
     } else {
-      Matrix<T> y(batch.rows(), out_features());
+      Index in = 0;
+      if constexpr (takes_rows) in = x.cols();
+      Matrix<T> y(batch.rows(), out_features(in));
       forward_into(x, batch, y);
       return y;
     }
@@ -94,7 +96,7 @@ struct SiteDoor {
       if constexpr (std::same_as<X, Matrix<T>> && CallableLayer<L, X>)
         if (is_idle()) return Matrix<T>(call_layer(layer, x));
       const MatrixRef<T> held(x);
-      Matrix<T> y(held.rows(), out_features());
+      Matrix<T> y(held.rows(), out_features(held.cols()));
       run_plain({.rows = in<T>(held), .experts = experts}, held.rows(), out(y));
       return y;
     }
@@ -105,7 +107,7 @@ struct SiteDoor {
     static_assert(std::same_as<typename tensor_traits<X>::scalar, T>,
                   "graft: this site's activations have another scalar: double for a double weight, else float");
     const In<T> view = features_last(x);
-    const Index features = out_features();
+    const Index features = out_features(view.cols());
     auto y = tensor_traits<X>::make(with_features(tensor_traits<X>::shape(x), features));
     run_plain({.rows = view, .experts = experts}, view.rows(), out<T>(tensor_traits<decltype(y)>::data(y), view.rows(), features));
     return y;
@@ -145,7 +147,7 @@ struct SiteDoor {
       row = conv_row_shape(facts_of(layer).conv, x.row_shape());
     } else {
       check_features(x.cols());
-      row.push_back(out_features());
+      row.push_back(out_features(x.cols()));
     }
     Rows<T> y(x.batch(), x.rows(), row);
     const BatchView view = x.batch().view();
@@ -205,14 +207,16 @@ struct SiteDoor {
     }
   }
 
-  [[nodiscard]] Index out_features() const {
-    if constexpr (kind == LayerKind::linear) return traits_of<L>::out_features(layer);
+  /// Of rows with `in` features; a norm takes one head or several.
+  [[nodiscard]] Index out_features([[maybe_unused]] Index in) const {
+    if constexpr (kind == LayerKind::norm) return in;
+    else if constexpr (kind == LayerKind::linear) return traits_of<L>::out_features(layer);
     else if constexpr (kind == LayerKind::parameter) return stack_of(layer).out;
     else return facts_of(layer).out;
   }
   [[nodiscard]] Index width_of_result(const SiteInput<T>& x) const {
     if constexpr (kind == LayerKind::conv) return conv_row_shape(facts_of(layer).conv, x.row_shape).size();
-    else return out_features();
+    else return out_features(x.rows.cols());
   }
   static void check_result(const Shape& y, const Shape& want) {
     if (y != want)

@@ -30,7 +30,7 @@ class ModuleCopy final : public AnyModuleCopy {
 template <class L, class T, int Axes = 0>
 void call_base(const L& layer, const SiteInput<T>& x, Out<T> y, Workspace* workspace) {
   constexpr LayerKind kind = traits_of<L>::kind;
-  if constexpr (kind == LayerKind::linear) call_linear<L, T>(layer, x.rows, y, workspace);
+  if constexpr (kind == LayerKind::linear || kind == LayerKind::norm) call_linear<L, T>(layer, x.rows, y, workspace);
   else if constexpr (kind == LayerKind::embedding) call_embedding<L, T>(layer, x.ids, y, workspace);
   else if constexpr (kind == LayerKind::parameter) call_parameter<L, T>(layer, x.rows, x.experts, y, workspace);
   else call_conv<L, T, Axes>(layer, x.rows, x.row_shape, y, workspace);
@@ -255,7 +255,9 @@ class SiteForward {
         for (Index c = 0; c < channels; ++c) {
           const T difference =
               element_as<T>(trained.dtype(), trained.data(), std::size_t(c)) - T(float_or_double(bias.coeff(c)));
-          for (Index p = 0; p < positions; ++p) rows(i, c * positions + p) += difference;
+          // a convolution's channels are each in one piece; a norm's features repeat with every head
+          for (Index p = 0; p < positions; ++p)
+            rows(i, traits_of<L>::kind == LayerKind::norm ? p * channels + c : c * positions + p) += difference;
         }
     });
   }

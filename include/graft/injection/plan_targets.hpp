@@ -186,7 +186,7 @@ class TargetPlanner {
   /// A matched path must be a site that permits the method.
   void take(std::string_view path) {
     const ModelNode* node = node_of(path);
-    if (!node || !node->is_layer) {
+    if (!node || !node->is_layer || node->kind == LayerKind::norm) {
       fail<TargetError>("the target '" + std::string(path) + "' is a " + (node ? std::string(node->type) : "container"),
                         "adapters fit linear, embedding and convolution layers",
                         "name the layers in it, or exclude it with exclude_modules");

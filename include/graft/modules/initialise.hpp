@@ -32,9 +32,18 @@ void draw_normal(E& values, const Seed& seed) {
   for (Index i = 0; i < values.size(); ++i) values.coeffRef(i / values.cols(), i % values.cols()) = T(numbers[i]);
 }
 
+/// torch's default of a norm.
+template <class Norm>
+void start_at_identity(Norm& norm) {
+  if constexpr (requires { norm.weight.untyped(); }) fill_constant(norm.weight.untyped(), 1);
+  if constexpr (requires { norm.bias.untyped(); })
+    if (norm.bias.size()) fill_constant(norm.bias.untyped(), 0);
+}
+
 /// torch's defaults of a layer: weights and biases U(±1/√fan_in), embeddings N(0, 1) with a zero padding row.
 template <class L>
 void initialise_layer(L& layer, std::string_view path, std::uint64_t seed) {
+  if constexpr (traits_of<L>::kind == LayerKind::norm) return start_at_identity(layer);
   if constexpr (traits_of<L>::kind == LayerKind::parameter) return;  // torch has no default for a bare parameter
   if constexpr (requires { traits_of<L>::initialise(layer, path, seed); }) return traits_of<L>::initialise(layer, path, seed);
   const LayerFacts facts = facts_of(layer);
@@ -71,11 +80,7 @@ struct Initialiser {
     if constexpr (std::is_const_v<Node> || enable_parameter<Node>) return;
     else if constexpr (enable_site<Node>) initialise_layer(node.base_layer(), path, seed);
     else if constexpr (has_layer_traits<Node>) initialise_layer(node, path, seed);
-    else if constexpr (requires { node.weight.untyped(); node.eps; }) {  // norms start at the identity
-      fill_constant(node.weight.untyped(), 1);
-      if constexpr (requires { node.bias.untyped(); })
-        if (node.bias.size()) fill_constant(node.bias.untyped(), 0);
-    }
+    else if constexpr (requires { node.weight.untyped(); node.eps; }) start_at_identity(node);  // a norm of the user's
   }
 };
 }  // namespace detail

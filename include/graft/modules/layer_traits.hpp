@@ -17,8 +17,8 @@
 namespace graft {
 
 /// What a layer computes, and so which adapters fit it. `parameter`: a weight, or a stack of weights, that a module's own
-/// forward multiplies with.
-enum class LayerKind { linear, embedding, conv, parameter };
+/// forward multiplies with. `norm`: rows, or parts of them, normalised and scaled; no adapter fits it, `modules_to_save` does.
+enum class LayerKind { linear, embedding, conv, parameter, norm };
 
 /// One number per spatial axis: from one Index for all axes, from a braced list, or from an array.
 class AxisList : public Shape {
@@ -197,6 +197,8 @@ LayerFacts facts_of(const L& layer) {
     facts.stack = stack_of(layer);
     facts.in = facts.stack.in;
     facts.out = facts.stack.out;
+  } else if constexpr (traits::kind == LayerKind::norm) {
+    facts.in = facts.out = traits::features(layer);
   } else {
     facts.conv = ConvShape(traits::conv_shape(layer)).completed();
     facts.in = facts.conv.in;

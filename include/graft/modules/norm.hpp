@@ -49,9 +49,8 @@ struct RMSNorm {
     if constexpr (std::is_same_v<Storage, dense>) fill_constant(weight.untyped(), 1);
   }
   /// Rows of n features, or of heads of n features each.
-  auto operator()(const auto& x) const {
-    return detail::custom_linear(ops::Normalise<T, false>{weight.view().data(), nullptr, weight.size(), eps}, x);
-  }
+  auto operator()(const auto& x) const { return detail::custom_linear(op(), x); }
+  [[nodiscard]] auto op() const { return ops::Normalise<T, false>{weight.view().data(), nullptr, weight.size(), eps}; }
   GRAFT_MODULE(weight)
 };
 
@@ -65,11 +64,34 @@ struct LayerNorm {
       : weight(Shape{n}), bias(Shape{has_bias ? n : 0}), eps(epsilon) {
     if constexpr (std::is_same_v<Storage, dense>) fill_constant(weight.untyped(), 1);
   }
-  auto operator()(const auto& x) const {
-    return detail::custom_linear(
-        ops::Normalise<T, true>{weight.view().data(), detail::bias_data(bias), weight.size(), eps}, x);
+  auto operator()(const auto& x) const { return detail::custom_linear(op(), x); }
+  [[nodiscard]] auto op() const {
+    return ops::Normalise<T, true>{weight.view().data(), detail::bias_data(bias), weight.size(), eps};
   }
   GRAFT_MODULE(weight, bias)
+};
+
+namespace detail {
+/// What is the same of both norms: copies of them are saved whole.
+template <class Norm, class T>
+struct NormTraits {
+  using scalar = T;
+  static constexpr LayerKind kind = LayerKind::norm;
+  static Index features(const Norm& norm) { return norm.weight.size(); }
+  static void forward_into(const Norm& norm, const In<compute_scalar<T>>& x, Out<compute_scalar<T>> y, Workspace* workspace) {
+    const auto op = norm.op();
+    (void)op.cols(std::span(&x, 1));
+    op.template forward<compute_scalar<T>>(BatchView{{}, {}, {}, workspace}, y, std::span(&x, 1));
+  }
+};
+}  // namespace detail
+template <class T, class Storage>
+struct layer_traits<RMSNorm<T, Storage>> : detail::NormTraits<RMSNorm<T, Storage>, T> {};
+template <class T, class Storage>
+struct layer_traits<LayerNorm<T, Storage>> : detail::NormTraits<LayerNorm<T, Storage>, T> {
+  static bool has_bias(const LayerNorm<T, Storage>& norm) { return norm.bias.size() != 0; }
+  static auto bias(auto& norm) { return norm.bias.view().row(0); }
+  static auto& bias_parameter(auto& norm) { return norm.bias; }
 };
 
 }  // namespace graft

@@ -135,7 +135,8 @@ struct Child {
       options.max_norm = facts.max_norm;
       options.norm_type = facts.norm_type;
       return embedding_options(facts.in, facts.out, options);
-    case LayerKind::parameter: return {};
+    case LayerKind::parameter:
+    case LayerKind::norm: return {};
     case LayerKind::conv: return conv_options(facts.conv, facts.has_bias);
   }
   return {};

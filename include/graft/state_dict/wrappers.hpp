@@ -79,6 +79,7 @@ class WrapperText {
       case LayerKind::linear: return "Linear";
       case LayerKind::embedding: return "Embedding";
       case LayerKind::conv: return "Conv" + std::to_string(facts_.conv.kernel.rank()) + "d";
+      case LayerKind::norm: break;
     }
     return {};
   }
