@@ -91,6 +91,7 @@ struct graft::layer_traits<PeakNorm> {
   using scalar = float;
   static constexpr LayerKind kind = LayerKind::norm;
   static Index features(const PeakNorm& norm) { return norm.weight.size(); }
+  static void initialise(PeakNorm& norm, std::string_view, std::uint64_t) { norm.weight.setConstant(0.5f); }
 };
 
 // As sites: no adapter fits a norm, but modules_to_save does, whole.
@@ -130,7 +131,9 @@ TEST_CASE_TEMPLATE("a norm with room is the norm, and its copy takes its place",
 
   trained::inject(saves_norm, net, "a", 20);
   const Matrix<T> on = net(in);
-  CHECK_FALSE(same_values(on, base));
+  const Matrix<T> copied = net.norm(hidden);
+  CHECK_FALSE(same_values(copied, base));  // the copy alone, without what LoRA adds before it
+  CHECK_FALSE(same_values(on, copied));
   {
     const auto off = graft::disable_adapter(net);
     CHECK(same_bits(net(in), base));
@@ -144,6 +147,7 @@ TEST_CASE_TEMPLATE("a norm with room is the norm, and its copy takes its place",
   CHECK(same_bits(Matrix<T>(rows.middleRows(2, 4)), Matrix<T>(on.middleRows(2, 4))));
   Matrix<T> into(7, 6);
   net.norm(hidden, mixed, into);
+  CHECK(same_bits(Matrix<T>(into.middleRows(2, 4)), Matrix<T>(copied.middleRows(2, 4))));
   for (const graft::Index i : {0, 1, 6}) CHECK(same_bits(Matrix<T>(into.row(i)), Matrix<T>(base.row(i))));
 
   const graft::StateDict file = graft::get_peft_model_state_dict(net, "a");
@@ -171,6 +175,7 @@ struct OfPeaks {
 TEST_CASE("a user's norm is saved whole too") {
   OfPeaks net;
   graft::initialise(net, 3);
+  CHECK(net.norm->weight.isConstant(0.5f));  // its own start
   const Matrix<> in = awkward::rows<float>(7, 5), base = net(in);
   trained::inject(saves_norm, net, "a", 20);
   const graft::StateDict file = graft::get_peft_model_state_dict(net, "a");

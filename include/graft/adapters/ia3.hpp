@@ -69,8 +69,10 @@ class Ia3::State final : public AdapterState<T> {
     Out<T> rows = w.rows;
     const Index width = rows.cols();
     if (!is_feedforward_) {
-      for (Index i = 0; i < rows.rows(); ++i)
-        kernels::scale<T>(1, width, factor(w.begin + i, T(weight)), &rows(i, 0), width, &rows(i, 0), width);
+      for (Index i = 0; i < rows.rows(); ++i) {
+        T* const row = rows.data() + i * rows.outerStride();
+        kernels::scale<T>(1, width, factor(w.begin + i, T(weight)), row, width, row, width);
+      }
       return;
     }
     // each group of a convolution sees its own channels, each with its kernel's elements together

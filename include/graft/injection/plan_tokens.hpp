@@ -81,7 +81,7 @@ class TokenPlanner {
     if (std::find(copied_.begin(), copied_.end(), place) != copied_.end())
       fail<TargetError>(problem + "which modules_to_save names too", "a module that is saved whole has all of its rows trained",
                         "take it out of one of them");
-    if (facts.kind == LayerKind::conv || facts.kind == LayerKind::parameter || facts.kind == LayerKind::norm || facts.transposed)
+    if ((facts.kind != LayerKind::embedding && facts.kind != LayerKind::linear) || facts.transposed)
       fail<TargetError>(problem + "a " + std::string(site.layer_name()), "trained tokens are rows of an embedding, or of a linear head",
                         "name the embedding");
     if (!site.shows_weight())

@@ -43,9 +43,9 @@ void start_at_identity(Norm& norm) {
 /// torch's defaults of a layer: weights and biases U(±1/√fan_in), embeddings N(0, 1) with a zero padding row.
 template <class L>
 void initialise_layer(L& layer, std::string_view path, std::uint64_t seed) {
-  if constexpr (traits_of<L>::kind == LayerKind::norm) return start_at_identity(layer);
   if constexpr (traits_of<L>::kind == LayerKind::parameter) return;  // torch has no default for a bare parameter
   if constexpr (requires { traits_of<L>::initialise(layer, path, seed); }) return traits_of<L>::initialise(layer, path, seed);
+  if constexpr (traits_of<L>::kind == LayerKind::norm) return start_at_identity(layer);
   const LayerFacts facts = facts_of(layer);
   const std::string weight = std::string(path) + ".weight", bias = std::string(path) + ".bias";
   const Index fan_in = facts.kind == LayerKind::conv ? facts.in / facts.conv.groups * facts.conv.kernel.size() : facts.in;

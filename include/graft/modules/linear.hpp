@@ -212,17 +212,14 @@ struct layer_traits<Linear<T, Storage, Product>> {
   static auto bias(auto& layer) { return layer.bias.view().row(0); }
   static auto& bias_parameter(auto& layer) { return layer.bias; }
   static void forward_into(const Layer& layer, const In<compute_scalar<T>>& x, Out<compute_scalar<T>> y, Workspace* workspace) {
-    const auto op = layer.op();
-    (void)op.cols(std::span(&x, 1));
-    op.template forward<compute_scalar<T>>(BatchView{{}, {}, {}, workspace}, y, std::span(&x, 1));
+    detail::run_op<compute_scalar<T>>(layer.op(), x, y, workspace);
   }
   /// y (n, count) from the rows [begin, begin + count) of the weight.
   static void forward_rows_into(const Layer& layer, Index begin, const In<compute_scalar<T>>& x, Out<compute_scalar<T>> y,
                                 Workspace* workspace) {
     auto op = layer.op();
-    (void)op.cols(std::span(&x, 1));
     op.keep_rows(begin, y.cols());
-    op.template forward<compute_scalar<T>>(BatchView{{}, {}, {}, workspace}, y, std::span(&x, 1));
+    detail::run_op<compute_scalar<T>>(op, x, y, workspace);
   }
 };
 

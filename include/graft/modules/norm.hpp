@@ -79,9 +79,7 @@ struct NormTraits {
   static constexpr LayerKind kind = LayerKind::norm;
   static Index features(const Norm& norm) { return norm.weight.size(); }
   static void forward_into(const Norm& norm, const In<compute_scalar<T>>& x, Out<compute_scalar<T>> y, Workspace* workspace) {
-    const auto op = norm.op();
-    (void)op.cols(std::span(&x, 1));
-    op.template forward<compute_scalar<T>>(BatchView{{}, {}, {}, workspace}, y, std::span(&x, 1));
+    run_op<compute_scalar<T>>(norm.op(), x, y, workspace);
   }
 };
 }  // namespace detail

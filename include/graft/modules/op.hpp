@@ -93,6 +93,15 @@ template <TensorLike X>
 }
 }  // namespace detail
 
+namespace detail {
+/// An op of one input from views into views, outside of any batch: what a layer's traits write. @throws what `op.cols` does.
+template <class T, class Op>
+void run_op(const Op& op, const In<T>& x, Out<T> y, Workspace* workspace) {
+  (void)op.cols(std::span(&x, 1));
+  op.template forward<T>(BatchView{{}, {}, {}, workspace}, y, std::span(&x, 1));
+}
+}  // namespace detail
+
 /// Lifts an op to tensors whose first dimension is rows: elementwise ops, pooling, flatten. The result is of the first
 /// operand's kind; the others may be other tensors of the same scalar, a TensorMap beside a Tensor.
 template <class Op, TensorLike X0, TensorLike... X>

@@ -40,9 +40,8 @@ struct layer_traits<PackedProjection<T, Storage>> {
   static void forward_rows_into(const Layer& layer, Index begin, const In<compute_scalar<T>>& x, Out<compute_scalar<T>> y,
                                 Workspace* workspace) {
     ops::Linear<T> op{layer.in_proj_weight.view().data(), out_features(layer), in_features(layer), detail::bias_data(layer.in_proj_bias)};
-    (void)op.cols(std::span(&x, 1));
     op.keep_rows(begin, y.cols());
-    op.template forward<compute_scalar<T>>(BatchView{{}, {}, {}, workspace}, y, std::span(&x, 1));
+    detail::run_op<compute_scalar<T>>(op, x, y, workspace);
   }
   /// As torch's MultiheadAttention: Xavier's uniform weight, no bias.
   static void initialise(Layer& layer, std::string_view path, std::uint64_t seed) {

@@ -96,9 +96,7 @@ template <class L>
 }
 template <class L, class T>
 void call_parameter(const L& layer, const In<T>& x, const ExpertIds& experts, Out<T> y, Workspace* workspace) {
-  const auto op = expert_op(layer, experts);
-  (void)op.cols(std::span(&x, 1));
-  op.template forward<T>(BatchView{{}, {}, {}, workspace}, y, std::span(&x, 1));
+  run_op<T>(expert_op(layer, experts), x, y, workspace);
 }
 }  // namespace detail
 

@@ -230,9 +230,7 @@ struct layer_traits<QuantizedLinear> {
   static ParameterData save_weight(const Layer& layer) { return layer.save(); }
   static void restore_weight(Layer& layer, const ParameterData& saved) { layer.restore(saved); }
   static void forward_into(const Layer& layer, const In<float>& x, Out<float> y, Workspace* workspace) {
-    const Layer::Product product{&layer};
-    (void)product.cols(std::span(&x, 1));
-    product.forward<float>(BatchView{{}, {}, {}, workspace}, y, std::span(&x, 1));
+    detail::run_op<float>(Layer::Product{&layer}, x, y, workspace);
   }
 };
 

@@ -71,12 +71,13 @@ template <class = OnDemand>
   return has_wrapper(table, Wrapper::tokens) ? std::string(token_base) : std::string();
 }
 
-/// The bias that the active adapter trained, which acts in place of the layer's own; null where there is none.
+/// The bias that an active adapter trained, which acts in place of the layer's own; null where there is none. One adapter of a
+/// model has any.
 template <class = OnDemand>
 [[nodiscard]] const ParameterData* acting_bias(const SiteTable* table) {
   if (!table || !table->enabled) return nullptr;
-  for (auto id = table->pending.rbegin(); id != table->pending.rend(); ++id)
-    if (const SiteEntry* entry = table->find(*id); entry->bias() && !entry->copy()) return entry->bias();
+  for (const unsigned id : table->pending)
+    if (const SiteEntry* entry = table->find(id); entry->bias() && !entry->copy()) return entry->bias();
   return nullptr;
 }
 
