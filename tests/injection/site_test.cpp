@@ -41,7 +41,35 @@ void warm_forward_allocates_nothing() {
   CHECK(support::allocations_of([&] { net.site.update(batch, x, y); }) == 0);
 }
 
+/// Holds itself, at first once removed.
+struct Ring {
+  std::shared_ptr<Ring> next;
+  GRAFT_MODULE(next)
+};
+
 }  // namespace
+
+TEST_CASE("second names are kept with their places, but not those of what holds itself") {
+  struct Names {
+    std::string text;
+    explicit Names(const graft::ModelSites& all) {
+      for (const graft::SecondName& name : all.second_names)
+        text += name.path + " is " + name.first + " at " + std::to_string(name.sites_before) + ' ' + std::to_string(name.plain_before) + '\n';
+    }
+  };
+  using Site = graft::Adaptable<graft::Linear<>>;
+  const auto plain = std::make_shared<graft::Linear<>>(2, 2);
+  const auto site = std::make_shared<Site>(2, 2);
+  std::tuple<std::shared_ptr<Site>, std::shared_ptr<graft::Linear<>>, std::shared_ptr<Site>, Site, std::shared_ptr<graft::Linear<>>> net{
+      site, plain, site, Site(2, 2), plain};
+  CHECK(Names(graft::sites_of(net)).text == "2 is 0 at 1 2\n4 is 1 at 2 2\n");
+
+  auto ring = std::make_shared<Ring>();
+  ring->next = std::make_shared<Ring>();
+  ring->next->next = ring;
+  CHECK(Names(graft::sites_of(*ring)).text.empty());
+  ring->next->next.reset();
+}
 
 TEST_CASE("a model is read once: nodes, sites and the tensors outside of sites, in order") {
   tree::Partly net;

@@ -181,6 +181,28 @@ TEST_CASE("what shared pointers reach twice is shown under its first path") {
   ring->next->next.reset();
 }
 
+namespace {
+struct Again {
+  std::string text;
+  void enter_module(const graft::Place& place, auto&) { text += std::string(place.path) + '\n'; }
+  static void leave_module(const graft::Place&, auto&) {}
+  static void parameter(const graft::Place&, auto&) {}
+  static void enter_container(const graft::Place&, const graft::Container&) {}
+  static void leave_container(const graft::Place&, const graft::Container&) {}
+  void again(const graft::Place& place, const std::string& first) {
+    text += std::string(place.path) + " (" + std::string(place.name) + ") is " + first + '\n';
+  }
+};
+}  // namespace
+
+TEST_CASE("a handler that has `again` is told of the second paths, in order") {
+  Again handler;
+  const auto shared = std::make_shared<Opaque>();
+  Holder<std::vector<std::shared_ptr<Opaque>>> holder{{shared, std::make_shared<Opaque>(), shared, shared}};
+  graft::walk(holder, handler);
+  CHECK(handler.text == "\nheld.0\nheld.1\nheld.2 (2) is held.0\nheld.3 (3) is held.0\n");
+}
+
 TEST_CASE("trees have any depth") {
   Tree tree;
   tree.children.resize(2);

@@ -200,12 +200,19 @@ struct ModelNode {
   bool is_attention = false;      ///< a target by its name alone
 };
 
+/// A path at which shared pointers reach once more what stands under `first`. torch names its tensors by both.
+struct SecondName {
+  std::string path, first;
+  std::size_t sites_before, plain_before;  ///< how many sites and plain tensors stand before it
+};
+
 /// A model, read once: its modules in torch's order, its sites, and the tensors outside of sites.
 struct ModelSites {
   std::vector<ModelNode> nodes;
   std::vector<std::unique_ptr<AnySite>> sites;
   std::vector<detail::BaseTensor> plain;      ///< keys are whole paths
   std::vector<std::size_t> plain_before;      ///< for each site, how many plain tensors stand before it
+  std::vector<SecondName> second_names{};     ///< in torch's order
 };
 
 /// Reads a model. Verbs that only look take const models: they call const members only.
@@ -213,7 +220,11 @@ template <class M>
 ModelSites sites_of(const M& const_model) {
   ModelSites all;
   const AnySite* attention = nullptr;  // the last one: what is in it comes next
-  visit(const_cast<M&>(const_model), [&](std::string_view path, auto& node) {
+  const auto again = [&](std::string_view path, const std::string& first) {
+    // what holds itself has no end of names: torch cannot walk it either
+    if (!path.starts_with(first + ".")) all.second_names.push_back({std::string(path), first, all.sites.size(), all.plain.size()});
+  };
+  const auto node_of = [&](std::string_view path, auto& node) {
     using Node = std::remove_cvref_t<decltype(node)>;
     constexpr bool is_const = std::is_const_v<std::remove_reference_t<decltype(node)>>;
     if constexpr (enable_site<Node> && is_const) {  // a const member cannot be adapted: it is a plain layer
@@ -242,7 +253,8 @@ ModelSites sites_of(const M& const_model) {
       }
       all.nodes.push_back(std::move(entry));
     }
-  });
+  };
+  walk(const_cast<M&>(const_model), detail::CallOnSecondPathsToo<decltype(node_of), decltype(again)>{{node_of}, again});
   return all;
 }
 

@@ -3,7 +3,7 @@
 #include <concepts>
 #include <cstddef>
 #include <iterator>
-#include <set>
+#include <map>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -33,7 +33,8 @@ struct Container {
 
 namespace detail {
 /// Walks a model and tells a handler of every node. Containers of the standard library are walked through;
-/// an empty optional or pointer is skipped, and what a shared_ptr reached once is not reached again.
+/// an empty optional or pointer is skipped, and what a shared_ptr reached once is not reached again: a handler that has
+/// `again` is told.
 template <class Handler>
 class Walker {
  public:
@@ -99,8 +100,13 @@ class Walker {
   template <class T>
   void pointee(T& pointer, std::size_t name_begin) {
     if (!pointer) return;
-    if constexpr (SharedLike<std::remove_const_t<T>>)
-      if (!seen_.emplace(pointer.get(), &identity<ElementOf<std::remove_const_t<T>>>).second) return;
+    if constexpr (SharedLike<std::remove_const_t<T>>) {
+      const auto [first, is_new] = seen_.try_emplace({pointer.get(), &identity<ElementOf<std::remove_const_t<T>>>}, path_);
+      if (!is_new) {
+        if constexpr (requires { handler_.again(place(name_begin), first->second); }) handler_.again(place(name_begin), first->second);
+        return;
+      }
+    }
     if constexpr (std::is_const_v<T>)
       node(std::as_const(*pointer), name_begin);
     else
@@ -157,7 +163,7 @@ class Walker {
 
   Handler& handler_;
   std::string path_;
-  std::set<std::pair<const void*, const char*>> seen_;
+  std::map<std::pair<const void*, const char*>, std::string> seen_;  // to the first path
 };
 
 template <class F>
@@ -169,6 +175,13 @@ struct CallOnEveryNode {
   static void enter_container(const Place&, const Container&) {}
   static void leave_container(const Place&, const Container&) {}
 };
+
+/// `g(path, first)` is told of the paths at which shared pointers reach once more what is under `first`.
+template <class F, class G>
+struct CallOnSecondPathsToo : CallOnEveryNode<F> {
+  G& g;
+  void again(const Place& place, const std::string& first) { g(place.path, first); }
+};
 }  // namespace detail
 
 /// Walks a model, its containers included, and calls, in the order in which torch prints:
@@ -178,6 +191,7 @@ struct CallOnEveryNode {
 ///     handler.parameter(const Place&, auto& parameter)       // listed in a described class
 ///     handler.enter_container(const Place&, const Container&)
 ///     handler.leave_container(const Place&, const Container&)
+///     handler.again(const Place&, const std::string& first)  // if it has one: shared pointers reached this under `first` before
 ///
 /// A site is not entered: what is in it belongs to its adapters' state. The sites that its layer has among its members are
 /// shown below it.
@@ -191,7 +205,7 @@ void walk(M& model, Handler&& handler) {
 
 /// Calls f(std::string_view path, auto& node) for the model itself, under "", and then for every described
 /// class, layer, site and listed parameter below it, parents first. A node that shared pointers reach twice
-/// is shown under its first path only.
+/// is shown under its first path only, while state dicts name its tensors by every path, as torch does.
 template <class M, class F>
 void visit(M& model, F&& f) {
   walk(model, detail::CallOnEveryNode<std::remove_reference_t<F>>{f});

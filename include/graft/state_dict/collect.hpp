@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "../core/on_demand.hpp"
-#include "slots.hpp"
+#include "second_names.hpp"
 
 namespace graft {
 
@@ -34,15 +34,22 @@ void collect_saved_biases(const ModelSites& model, const AdapterRecord& record, 
 template <class = OnDemand>
 [[nodiscard]] StateDict adapter_state_dict(const ModelSites& model, std::string_view adapter_name) {
   const auto record = need_record(model, adapter_name);
-  StateDict state_dict;
-  for (const AdapterSlot& slot : adapter_slots(model, *record)) state_dict.insert(slot.key, slot.read());
+  const AdapterParts parts = parts_of(model, *record);
+  StateDict state_dict, biases;
+  for (const AdapterSlot& slot : adapter_slots(model, parts)) {
+    state_dict.insert(slot.key, slot.read());
+    if (slot.is_bias) biases.insert(slot.key, state_dict.at(slot.key));
+  }
   const bool trains_all_biases = std::visit(
       []<class C>(const C& config) {
         if constexpr (requires { config.bias; }) return config.bias == Bias::all;
         else return false;
       },
       record->config());
-  if (trains_all_biases) collect_saved_biases(model, *record, state_dict);
+  if (!trains_all_biases) return state_dict;
+  collect_saved_biases(model, *record, biases);
+  for (const SecondKey& key : second_keys(model, parts)) insert_again(biases, key);  // PEFT finds biases by every name that they have
+  for (const auto& [key, view] : biases) state_dict.insert(key, view);
   return state_dict;
 }
 
@@ -81,17 +88,23 @@ template <class = OnDemand>
   return nullptr;
 }
 
-/// The tensors of a site's layer. A parameter has no wrapper of its own: its module's are in `modules`.
+/// The module of a site's layer. A parameter has no wrapper of its own: its module's are in `modules`.
 template <class = OnDemand>
-void collect_layer(const AnySite& site, const WrappedModules& modules, StateDict& state_dict) {
+[[nodiscard]] std::string layer_module(const AnySite& site, const WrappedModules& modules) {
   const SiteTable* table = site.table();
   const bool is_bare = site.kind() == LayerKind::parameter && !has_wrapper(table, Wrapper::copies);
   const std::string infix = is_bare ? "" : base_infix(table);
   const bool is_copied_inside = infix == "original_module" && is_copied_with_outer(*table);
-  const std::string layer = is_copied_inside ? copied_module(site, infix, true) : join_path(adapter_module(site, 0, is_inside_adapted(site)), infix);
-  const ParameterData* const bias = acting_bias(table);
+  return modules.inside(is_copied_inside ? copied_module(site, infix, true)
+                                         : join_path(adapter_module(site, 0, is_inside_adapted(site)), infix));
+}
+/// The tensors of a site's layer.
+template <class = OnDemand>
+void collect_layer(const AnySite& site, const WrappedModules& modules, StateDict& state_dict) {
+  const std::string layer = layer_module(site, modules);
+  const ParameterData* const bias = acting_bias(site.table());
   for (const BaseTensor& tensor : site.tensors())
-    state_dict.insert(join_path(modules.inside(layer), tensor.key), bias && tensor.key == "bias" ? bias->view() : tensor.read());
+    state_dict.insert(join_path(layer, tensor.key), bias && tensor.key == "bias" ? bias->view() : tensor.read());
 }
 /// A site's adapters as torch registers them: all of one name together, lora_A of each adapter, then lora_B.
 template <class = OnDemand>
@@ -123,15 +136,23 @@ void collect_adapters(const AnySite& site, const WrappedModules& modules, StateD
       state_dict.insert(memory_key(path, token_parameter, entry.record->name(), ""), tokens->rows().view());
 }
 
-/// Calls plain(tensor) and site(site) in the order in which torch registers them.
-template <class Plain, class Site>
-void for_each_in_order(const ModelSites& model, Plain plain, Site site) {
+/// Calls plain(tensor), site(site) and again(second name) in the order in which torch registers them.
+template <class Plain, class Site, class Again>
+void for_each_in_order(const ModelSites& model, Plain plain, Site site, Again again) {
   std::size_t next = 0;
+  auto name = model.second_names.begin();
+  const auto plain_until = [&](std::size_t i, std::size_t end) {
+    for (;; ++next) {
+      for (; name != model.second_names.end() && name->sites_before == i && name->plain_before == next; ++name) again(*name);
+      if (next == end) return;
+      plain(model.plain[next]);
+    }
+  };
   for (std::size_t i = 0; i < model.sites.size(); ++i) {
-    for (; next < model.plain_before[i]; ++next) plain(model.plain[next]);
+    plain_until(i, model.plain_before[i]);
     site(*model.sites[i]);
   }
-  for (; next < model.plain.size(); ++next) plain(model.plain[next]);
+  plain_until(model.sites.size(), model.plain.size());
 }
 
 /// Parameters' adapters stand behind everything that their module holds, as the module's wrappers do.
@@ -160,6 +181,10 @@ template <class = OnDemand>
         const std::string_view module = parent_path(site.path());
         if (waiting.empty() || waiting.back().first != module) waiting.push_back({module, {}});
         waiting.back().second.push_back(&site);
+      },
+      [&](const SecondName& name) {
+        leave_for(name.path);
+        insert_again(all, second_key(model, modules, name, [&](std::size_t i) { return layer_module(*model.sites[i], modules); }));
       });
   leave_for("");
   return all;
@@ -190,7 +215,8 @@ template <class M>
       sites, [&](const detail::BaseTensor& tensor) { all.insert(tensor.key, detail::base_values(records, tensor)); },
       [&](const AnySite& site) {
         for (const detail::BaseTensor& tensor : site.tensors()) all.insert(join_path(site.path(), tensor.key), tensor.read());
-      });
+      },
+      [&](const SecondName& name) { detail::insert_again(all, {name.first, name.path}); });
   return all;
 }
 

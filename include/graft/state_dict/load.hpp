@@ -1,10 +1,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <functional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -48,53 +48,66 @@ class Loader {
       : options_(options), what_(std::move(what)), source_(std::move(source)) {}
 
   void add(LoadTarget target, const std::vector<std::string>& other_keys = {}) {
-    places_.try_emplace(target.key, targets_.size());
+    places_.add(target.key, targets_.size());
     targets_.push_back(std::move(target));
     add_spellings(other_keys);
   }
   /// Other keys of the target added last.
   void add_spellings(const std::vector<std::string>& keys) {
-    for (const std::string& key : keys) places_.try_emplace(key, targets_.size() - 1);
+    for (const std::string& key : keys) places_.add(key, targets_.size() - 1);
   }
   /// Another spelling of the target added last, which counts only where that one's key is missing.
-  void add_beside(const std::string& key) { beside_.try_emplace(key, targets_.size() - 1); }
+  void add_beside(const std::string& key) { beside_.add(key, targets_.size() - 1); }
   /// A key that may stand in the state dict and is not used.
-  void accept(std::string key) { places_.try_emplace(std::move(key), unused); }
+  void accept(std::string key) { places_.add(std::move(key), unused); }
+  /// The same, of an adapter: the report says that it was left out.
+  void leave_out(std::string key) { places_.add(std::move(key), left_out); }
+  /// Keys of what was added so far, below other names of their modules. Of several the latest counts, as in torch.
+  void add_again(const std::vector<std::string>& modules, const std::vector<std::string>& names) {
+    last_name_ = std::max(places_.add_again(modules, names, last_name_), beside_.add_again(modules, names, last_name_));
+  }
 
   [[nodiscard]] LoadReport load(const StateDict& state_dict) && {
-    std::vector<const TensorView*> sources(targets_.size());
+    std::vector<Source> sources(targets_.size());
     for (const auto& [key, view] : state_dict) {
       const std::string bare(strip_peft_prefix(key));
-      auto place = places_.find(key);
-      if (place == places_.end()) place = places_.find(bare);
-      if (place != places_.end()) {
-        if (place->second != unused) check(key, view, place->second, sources);
-      } else if (const auto beside = beside_.find(bare); beside != beside_.end()) {
-        const std::string& first = targets_[beside->second].key;
+      const KeyPlaces::Place* place = places_.find(key);
+      if (!place) place = places_.find(bare);
+      if (place) {
+        if (place->target == left_out) report_.warnings.push_back("'" + key + "' is an adapter's and was left out");
+        else if (place->target != unused) check(key, view, *place, sources);
+      } else if (const auto* beside = beside_.find(bare)) {
+        const std::string& first = targets_[beside->target].key;
         if (!state_dict.contains(first) && !state_dict.contains(std::string(peft_prefix) + first))
-          check(key, view, beside->second, sources);
+          check(key, view, *beside, sources);
       } else {
         report_.unexpected_keys.push_back(key);
       }
     }
     for (std::size_t i = 0; i < targets_.size(); ++i)
-      if (!sources[i] && targets_[i].is_required) report_.missing_keys.push_back(targets_[i].key);
+      if (!sources[i].view && targets_[i].is_required) report_.missing_keys.push_back(targets_[i].key);
     refuse();
     for (std::size_t i = 0; i < targets_.size(); ++i) {
-      if (!sources[i]) continue;
-      targets_[i].write(*sources[i], options_.low_cpu_mem_usage);
+      if (!sources[i].view) continue;
+      targets_[i].write(*sources[i].view, options_.low_cpu_mem_usage);
       report_.loaded.push_back(targets_[i].key);
-      if (sources[i]->dtype != targets_[i].dtype) report_.cast_keys.push_back(targets_[i].key);
+      if (sources[i].view->dtype != targets_[i].dtype) report_.cast_keys.push_back(targets_[i].key);
     }
     return std::move(report_);
   }
 
  private:
-  static constexpr std::size_t unused = std::size_t(-1);
+  static constexpr std::size_t unused = std::size_t(-1), left_out = std::size_t(-2);
+  struct Source {
+    const TensorView* view = nullptr;
+    const std::string* key = nullptr;
+    std::size_t name = 0;
+  };
 
-  void check(const std::string& key, const TensorView& view, std::size_t place, std::vector<const TensorView*>& sources) {
-    const LoadTarget& target = targets_[place];
-    if (sources[place])
+  void check(const std::string& key, const TensorView& view, const KeyPlaces::Place& place, std::vector<Source>& sources) {
+    const LoadTarget& target = targets_[place.target];
+    Source& source = sources[place.target];
+    if (source.view && source.name == place.name)
       fail<StateDictError>("two keys of the state dict mean '" + target.key + "', one of them '" + key + "'",
                            "bare and prefixed keys, or keys with and without the adapter's name, name one tensor", "remove one");
     if (!std::equal(view.shape.begin(), view.shape.end(), target.shape.begin(), target.shape.end())) {
@@ -112,7 +125,11 @@ class Loader {
     if (!target.write)
       fail<StateDictError>("'" + target.key + "' can only be read", "the layer's traits answer a const or a temporary view of it",
                            "answer a writable view where the layer is not const, or leave the key out");
-    sources[place] = &view;
+    const Source other = source;
+    if (!other.view || other.name < place.name) source = {&view, &key, place.name};
+    if (other.view && (other.view->dtype != view.dtype || std::memcmp(other.view->data, view.data, view.bytes()) != 0))
+      report_.warnings.push_back("'" + *other.key + "' and '" + key + "' name one tensor and hold other values: '" + *source.key +
+                                 "', which comes later in the model, counts");
   }
 
   void refuse() const {
@@ -140,7 +157,8 @@ class Loader {
   LoadOptions options_;
   std::string what_, source_;
   std::vector<LoadTarget> targets_;
-  std::unordered_map<std::string, std::size_t> places_, beside_;
+  KeyPlaces places_, beside_;
+  std::size_t last_name_ = 0;
   std::vector<std::string> mismatches_;
   LoadReport report_;
 };
@@ -208,6 +226,14 @@ template <class = OnDemand>
   return loader;
 }
 
+/// Lets the keys of an adapter, and of what is saved beside it, stand under every name that their modules have.
+template <class = OnDemand>
+void add_second_names(const ModelSites& model, const AdapterParts& parts, Loader<>& loader) {
+  const std::vector<SecondKey> keys = second_keys(model, parts);
+  for (std::size_t i = 0; i < keys.size(); ++i)
+    loader.add_again({model.second_names[i].first, keys[i].module}, {model.second_names[i].path, keys[i].name});
+}
+
 /// Both ends of a tie stand in the file. Where they differ PEFT keeps what it reads last, the head's.
 template <class = OnDemand>
 void settle_ties(const ModelSites& model, const AdapterParts& parts, LoadReport& report) {
@@ -240,6 +266,7 @@ LoadReport load_adapter_state(const ModelSites& model, const StateDict& state_di
     whole.push_back(key);
     loader.add({key, tensor.dtype, tensor.shape, std::move(tensor.write), false});
   });
+  add_second_names(model, parts, loader);
   LoadReport report = std::move(loader).load(state_dict);
   nesting.keep();
   settle_ties(model, parts, report);
@@ -247,6 +274,16 @@ LoadReport load_adapter_state(const ModelSites& model, const StateDict& state_di
     if (std::find(report.loaded.begin(), report.loaded.end(), key) != report.loaded.end())
       report.warnings.push_back("'" + key + "' was saved beside the adapter and replaces the base's, for all adapters");
   return report;
+}
+
+/// The same of the base. Among its tensors PEFT writes those of adapters that stand under a second name: they are no base's.
+template <class = OnDemand>
+void add_second_names(const ModelSites& model, const WrappedModules& modules, Loader<>& loader) {
+  if (model.second_names.empty()) return;
+  for (const SecondName& name : model.second_names) loader.add_again({name.first, modules.inside(name.first)}, {name.path, modules.inside(name.path)});
+  for (const auto& [key, view] : whole_state_dict(model))
+    for (const SecondName& name : model.second_names)
+      if (is_key_of(key, modules.inside(name.path))) loader.leave_out(key);
 }
 }  // namespace detail
 
@@ -260,7 +297,8 @@ LoadReport set_peft_model_state_dict(M& model, const StateDict& state_dict, std:
   return detail::load_adapter_state(sites_of(model), state_dict, adapter_name, options);
 }
 
-/// Loads the base model's tensors under their original names; `base_layer` and `original_module` may stand in them.
+/// Loads the base model's tensors under their original names; `base_layer` and `original_module` may stand in them. A module that
+/// shared pointers reach under several names may be loaded by any of them: of other values the last one's in the model count.
 /// @throws StateDictError for keys or shapes that do not fit, MergeError while an adapter is merged.
 template <class M>
 LoadReport set_base_model_state_dict(M& model, const StateDict& state_dict, const LoadOptions& options = {}) {
@@ -293,6 +331,7 @@ LoadReport set_base_model_state_dict(M& model, const StateDict& state_dict, cons
       loader.add_spellings({join_path(inside, tensor.key), join_path(join_path(inside, "base_layer"), tensor.key),
                             join_path(detail::copied_module(*site, "original_module", true), tensor.key)});
     }
+  detail::add_second_names(sites, modules, loader);
   return std::move(loader).load(state_dict);
 }
 

@@ -24,6 +24,7 @@ struct AdapterSlot {
   std::function<void(const TensorView&, bool may_borrow)> write;
   std::string memory_key;               ///< in the model's own state dict
   ParameterData* parameter = nullptr;   ///< at a site, where it is the adapter's own and of any dtype
+  bool is_bias = false;                 ///< one of the base's that the adapter trains
 };
 
 /// What an adapter has, be it in the model or still off to the side.
@@ -63,9 +64,10 @@ template <class = OnDemand>
         const std::string key = modules.inside(bias.key);
         if (!parts.plain_biases_in_place) {
           of_data(key, {bias.key}, const_cast<ParameterData*>(&bias.values), key);
+          slots.back().is_bias = true;
           continue;
         }
-        slots.push_back({key, {bias.key}, {}, tensor.dtype, tensor.shape, tensor.read, tensor.write, key, nullptr});
+        slots.push_back({key, {bias.key}, {}, tensor.dtype, tensor.shape, tensor.read, tensor.write, key, nullptr, true});
       }
   };
   std::size_t plain = 0;
@@ -85,6 +87,7 @@ template <class = OnDemand>
       else if (here->state) of_data(wrapped, {bare}, bias, wrapped);
       else of_data(bare, {wrapped}, bias, bare);
       slots.back().parameter = bias;
+      slots.back().is_bias = true;
     }
     if (AnyAdapterState* state = here->state.get())
       for (const AdapterParameter& parameter : state->parameters()) {

@@ -59,6 +59,7 @@ class StagedAdapter {
       if (!saved) saved = state_dict.find(std::string(peft_prefix) + key);
       if (saved && is_same(*saved, tensor.read())) loader.accept(key);
     });
+    add_second_names(model_, parts_, loader);
     LoadReport report = std::move(loader).load(state_dict);
     settle_ties(model_, parts_, report);
     for (const std::string& target : injected_.unmatched_targets)
