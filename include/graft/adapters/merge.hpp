@@ -141,6 +141,7 @@ class SiteMerge {
     fold_->fold_bias();  // reads the weight as it was
     fold_->fold_weight();
     if (policy_.for_good) return;
+    step_.is_tied = policy_.in_place;
     table_.merged.insert(table_.merged.end(), step_.ids.begin(), step_.ids.end());
     table_.steps.push_back(std::move(step_));
     table_.settle();

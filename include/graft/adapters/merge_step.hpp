@@ -47,6 +47,7 @@ struct MergeStep {
   std::vector<std::uint64_t> marks{};     ///< of the adapters' parameters, where the delta has to be the same again
   /// `detail::swap_out`, which only who merges something compiles.
   void (*swap_out)(SiteTable&, detail::AnyWeightDoor&) = nullptr;
+  bool is_tied = false;  ///< it was written into memory that is another layer's too
 };
 
 }  // namespace graft

@@ -1,9 +1,12 @@
 #pragma once
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
+#include "../core/on_demand.hpp"
 #include "merged.hpp"
+#include "tied.hpp"
 
 namespace graft {
 
@@ -42,11 +45,51 @@ class [[nodiscard]] AdapterGuard {
   std::vector<bool> was_enabled_;
 };
 
-/// The base model alone, bit for bit, until the guard is gone.
+namespace detail {
+/// While a merged tie is off, what was merged is kept once, at one end: in a copy the other end would go without it.
+template <class = OnDemand>
+void check_ties(const ModelSites& model) {
+  for (const auto& site : model.sites) {
+    const SiteTable* table = site->table();
+    if (!table || table->enabled) continue;
+    if (std::none_of(table->steps.begin(), table->steps.end(), [](const MergeStep& step) { return step.is_tied; })) continue;
+    const TiedTensors tied(model);
+    const auto tensors = site->tensors();
+    if (std::none_of(tensors.begin(), tensors.end(), [&](const BaseTensor& tensor) { return tied.names(tensor.storage).size() > 1; }))
+      fail<MergeError>("enable_adapter_layers: '" + site->path() + "' was merged into memory that it shared with another layer",
+                       "the copy was made while the adapters were off, and each layer of a copy has memory of its own",
+                       "copy the model outside of the disable_adapter scope, or merge it with Tied::untie");
+  }
+}
+
+template <class = OnDemand>
+void enable_everywhere(const ModelSites& model) {
+  check_ties(model);
+  share_records(model);
+  for (auto site = model.sites.rbegin(); site != model.sites.rend(); ++site) {  // as the guard does
+    SiteTable* table = (*site)->table();
+    if (!table || table->enabled) continue;
+    table->enabled = true;
+    if (!table->steps.empty()) table->steps.back().swap_out(*table, *(*site)->door());
+  }
+  place_selected_biases(model);
+}
+}  // namespace detail
+
+/// The base model alone, bit for bit, until the guard is gone. A copy that is made meanwhile has no guard and stays as it is:
+/// `enable_adapter_layers` switches its adapters on.
 /// @throws MergeError where an adapter is merged and the weight that it changed was not kept.
 template <class M>
 [[nodiscard]] AdapterGuard disable_adapter(M& model) {
   return AdapterGuard(sites_of(model));
+}
+
+/// Switches a model's adapters on where they are off, merged ones included: in a copy that was made inside of a
+/// `disable_adapter` scope, or in the model itself before the scope ends.
+/// @throws MergeError in a copy, where adapters were merged into memory that layers shared; nothing has changed then.
+template <class M>
+void enable_adapter_layers(M& model) {
+  detail::enable_everywhere(sites_of(model));
 }
 
 }  // namespace graft

@@ -49,7 +49,7 @@ class Merger {
 
   [[nodiscard]] MergeReport merge(const Names& names) {
     if (!is_enabled(model_))
-      fail<MergeError>("the model's adapters are disabled", "its base weights are in use as they are", "let the AdapterGuard go first");
+      fail<MergeError>("the model's adapters are disabled", "its base weights are in use as they are", "let the AdapterGuard go first, or enable_adapter_layers() in a copy");
     settle(names);
     if (!fresh_.empty() || for_good_) {
       plan();
@@ -230,7 +230,7 @@ MergeReport unmerge(const ModelSites& model) {
     return report;
   }
   if (!is_enabled(model))
-    fail<MergeError>("the model's adapters are disabled", "its base weights are in use as they are", "let the AdapterGuard go first");
+    fail<MergeError>("the model's adapters are disabled", "its base weights are in use as they are", "let the AdapterGuard go first, or enable_adapter_layers() in a copy");
   for (const auto& site : model.sites)
     if (const SiteTable* table = site->table()) check_undo(*table);
   Workspace workspace;
