@@ -13,6 +13,7 @@
 #include "../injection/plan_ties.hpp"
 #include "collect.hpp"
 #include "nested.hpp"
+#include "start_marks.hpp"
 
 namespace graft {
 
@@ -299,6 +300,7 @@ LoadReport set_peft_model_state_dict(M& model, const StateDict& state_dict, std:
 
 /// Loads the base model's tensors under their original names; `base_layer` and `original_module` may stand in them. A module that
 /// shared pointers reach under several names may be loaded by any of them: of other values the last one's in the model count.
+/// Adapters that started from the base (PiSSA, OLoRA) keep the start that they took: a warning where these weights become others.
 /// @throws StateDictError for keys or shapes that do not fit, MergeError while an adapter is merged.
 template <class M>
 LoadReport set_base_model_state_dict(M& model, const StateDict& state_dict, const LoadOptions& options = {}) {
@@ -332,7 +334,10 @@ LoadReport set_base_model_state_dict(M& model, const StateDict& state_dict, cons
                             join_path(detail::copied_module(*site, "original_module", true), tensor.key)});
     }
   detail::add_second_names(sites, modules, loader);
-  return std::move(loader).load(state_dict);
+  const detail::StartMarks starts(sites);
+  LoadReport report = std::move(loader).load(state_dict);
+  for (std::string& warning : starts.warnings()) report.warnings.push_back(std::move(warning));
+  return report;
 }
 
 }  // namespace graft
