@@ -31,6 +31,7 @@
 #include "state_dict/collect.hpp"
 #include "state_dict/hotswap.hpp"
 #include "state_dict/load.hpp"
+#include "state_dict/load_base.hpp"
 #include "state_dict/repr.hpp"
 #include "state_dict/status.hpp"
 #include "state_dict/subtract_mutated_init.hpp"

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <utility>
 
+#include "core/compile_once.hpp"
+#include "core/on_demand.hpp"
 #include "adapters/pattern.hpp"
 
 namespace graft {
@@ -223,21 +225,16 @@ inline bool regex_full_match(const void* compiled, std::string_view subject) {
   return std::regex_match(characters, regex);
 }
 
-}  // namespace detail
-
-/// A regular expression that must match a whole module path, as Python's `re.fullmatch`. Patterns that
-/// `std::regex` would read differently from Python are refused.
-/// @throws ConfigError that says what about the pattern is not understood.
-[[nodiscard]] inline Regex regex(std::string pattern) {
-  detail::RegexScan scan(pattern);
-  if (const std::optional<std::string> complaint = scan.complaint())
-    detail::refuse_regex(pattern, *complaint);
+template <class = OnDemand>
+[[nodiscard]] Regex compile_regex(std::string pattern) {
+  RegexScan scan(pattern);
+  if (const std::optional<std::string> complaint = scan.complaint()) refuse_regex(pattern, *complaint);
   auto flags = std::regex::ECMAScript | std::regex::nosubs;
 #if defined(__GLIBCXX__)
   flags |=
       std::regex_constants::__polynomial;  // no backtracking: neither the stack nor the time can run away
 #endif
-  const auto compiled = std::make_shared<detail::CompiledRegex>();
+  const auto compiled = std::make_shared<CompiledRegex>();
   compiled->pattern = pattern;
   compiled->has_character_kinds = scan.has_character_kinds();
   compiled->regex.imbue(std::locale::classic());
@@ -245,17 +242,23 @@ inline bool regex_full_match(const void* compiled, std::string_view subject) {
   try {
     compiled->regex.assign(pattern, flags);
   } catch (const std::regex_error& error) {
-    detail::refuse_regex(pattern, error.what());
+    refuse_regex(pattern, error.what());
   }
 #else
   compiled->regex.assign(pattern, flags);
 #endif
-  return {std::move(pattern), compiled, &detail::regex_full_match};
+  return {std::move(pattern), compiled, &regex_full_match};
 }
+GRAFT_SHARED_FUNCTION(compile_regex<>)
 
-namespace detail {
 // Including this header lets every pattern of the program be a regular expression.
-inline const bool has_regex = (make_regex = &regex, true);
+inline const bool has_regex = (make_regex = &compile_regex<>, true);
+
 }  // namespace detail
+
+/// A regular expression that must match a whole module path, as Python's `re.fullmatch`. Patterns that
+/// `std::regex` would read differently from Python are refused.
+/// @throws ConfigError that says what about the pattern is not understood.
+[[nodiscard]] inline Regex regex(std::string pattern) { return detail::compile_regex(std::move(pattern)); }
 
 }  // namespace graft

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "../kernels/conv.hpp"
 #include "../kernels/low_rank.hpp"
 #include "../kernels/merge.hpp"
@@ -139,5 +140,7 @@ class AdaLora::State final : public AdapterState<T> {
   ParameterData a_, b_, e_, ranknum_;
   detail::PackedB<T> packed_b_;
 };
+
+GRAFT_SHARED_CLASS(AdaLora::State<float>)
 
 }  // namespace graft

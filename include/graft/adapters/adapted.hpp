@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "../core/compile_once.hpp"
 #include "adalora.hpp"
 #include "ia3.hpp"
 #include "lora.hpp"
@@ -231,5 +232,7 @@ struct layer_traits<Adapted<L>> {
     return detail::traits_of<L>::bias(layer.base_layer());
   }
 };
+
+GRAFT_SHARED_CLASS(detail::SiteForward<Linear<float>>)
 
 }  // namespace graft

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "../core/compile_once.hpp"
 #include "../kernels/elementwise.hpp"
 #include "../kernels/row_norms.hpp"
 #include "../modules/base_weight.hpp"
@@ -164,5 +165,6 @@ class Dora {
   bool is_embedding_;
   Kept<Norms> kept_;
 };
+GRAFT_SHARED_CLASS(Dora<float>)
 
 }  // namespace graft::detail

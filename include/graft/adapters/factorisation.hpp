@@ -6,6 +6,8 @@
 #include <Eigen/QR>
 #include <Eigen/SVD>
 
+#include "../core/compile_once.hpp"
+#include "../core/on_demand.hpp"
 #include "../modules/random_fill.hpp"
 #include "factorisers.hpp"
 
@@ -22,7 +24,8 @@ struct Qr {
 };
 
 /// @throws AdapterError for values that are not finite.
-[[nodiscard]] inline Svd thin_svd(const Eigen::MatrixXd& m) {
+template <class = OnDemand>
+[[nodiscard]] Svd thin_svd(const Eigen::MatrixXd& m) {
   if (!m.allFinite())
     fail<AdapterError>("a matrix of shape " + to_string(Shape{m.rows(), m.cols()}) + " cannot be factorised",
                        "it has values that are not finite", "check the weights that it was made from");
@@ -35,8 +38,10 @@ struct Qr {
 #endif
   return {svd.matrixU(), svd.matrixV(), svd.singularValues()};
 }
+GRAFT_SHARED_FUNCTION(thin_svd<>)
 
-[[nodiscard]] inline Qr thin_qr(const Matrix<double>& m) {
+template <class = OnDemand>
+[[nodiscard]] Qr thin_qr(const Matrix<double>& m) {
   const Index k = std::min(m.rows(), m.cols());
   if (k == 0) return {Matrix<double>(m.rows(), 0), Matrix<double>(0, m.cols())};
   const Eigen::HouseholderQR<Eigen::MatrixXd> qr(m);
@@ -45,6 +50,7 @@ struct Qr {
   Matrix<double> r = qr.matrixQR().topRows(k).triangularView<Eigen::Upper>();
   return {std::move(q), std::move(r)};
 }
+GRAFT_SHARED_FUNCTION(thin_qr<>)
 
 /// A product of rank r at most: QR of b and of aᵀ, and the SVD of a core of (r, r).
 [[nodiscard]] inline Svd product_svd(const LowRank<double>& product) {

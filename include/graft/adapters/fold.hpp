@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "../core/make_unique_as.hpp"
 #include "../core/on_demand.hpp"
 #include "../kernels/merge.hpp"
@@ -240,6 +241,7 @@ template <class = OnDemand>
     return make_unique_as<AnyFold, Fold<double>>(static_cast<WeightDoor<double>&>(door), bound, entries, workspace, with_trained_bias);
   return make_unique_as<AnyFold, Fold<float>>(static_cast<WeightDoor<float>&>(door), bound, entries, workspace, with_trained_bias);
 }
+GRAFT_SHARED_FUNCTION(make_fold<>)
 
 /// Tells whether an adapter's parameters are the ones that they were.
 template <class = OnDemand>
@@ -249,5 +251,6 @@ template <class = OnDemand>
     mark = (mark ^ content_mark(*parameter.data)) * 0x2545F4914F6CDD1Du;
   return mark;
 }
+GRAFT_SHARED_FUNCTION(mark_of<>)
 
 }  // namespace graft::detail

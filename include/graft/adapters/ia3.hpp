@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "../kernels/elementwise.hpp"
 #include "../modules/random_fill.hpp"
 #include "adapter.hpp"
@@ -108,5 +109,7 @@ class Ia3::State final : public AdapterState<T> {
   Index channels_, out_, groups_;
   ParameterData l_;
 };
+
+GRAFT_SHARED_CLASS(Ia3::State<float>)
 
 }  // namespace graft

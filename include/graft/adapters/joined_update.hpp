@@ -4,6 +4,7 @@
 #include <new>
 #include <span>
 
+#include "../core/compile_once.hpp"
 #include "../kernels/low_rank.hpp"
 #include "parallel_update.hpp"
 
@@ -70,5 +71,6 @@ class JoinedUpdate {
   alignas(kernels::LowRankTerm<T>) std::byte memory_[most_waiting * sizeof(kernels::LowRankTerm<T>)];
   Index count_ = 0;
 };
+GRAFT_SHARED_CLASS(JoinedUpdate<float>)
 
 }  // namespace graft::detail

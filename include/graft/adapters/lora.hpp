@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "../kernels/conv.hpp"
 #include "../kernels/embedding.hpp"
 #include "../kernels/low_rank.hpp"
@@ -329,5 +330,7 @@ class Lora::State final : public AdapterState<T> {
   bool has_beta_ = false;
   std::shared_ptr<detail::Dora<T>> dora_{};  // with use_dora; of one state alone: clone() makes another
 };
+
+GRAFT_SHARED_CLASS(Lora::State<float>)
 
 }  // namespace graft

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "../core/on_demand.hpp"
 #include "merge_undo.hpp"
 
@@ -261,5 +262,6 @@ class SiteMerge {
   std::optional<WeightBound> copy_bound_;
   bool is_additive_ = true, changes_bias_ = false, needs_bias_ = false, has_states_ = false, has_tokens_ = false;
 };
+GRAFT_SHARED_CLASS(SiteMerge<>)
 
 }  // namespace graft::detail

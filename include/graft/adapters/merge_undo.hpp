@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "../core/on_demand.hpp"
 #include "fold.hpp"
 
@@ -36,6 +37,7 @@ void undo_step(SiteTable& table, AnyWeightDoor& door, Dtype activations, Workspa
   table.steps.pop_back();
   table.settle();
 }
+GRAFT_SHARED_FUNCTION(undo_step<>)
 
 /// A delta can be subtracted only while it is the one that was added. @throws MergeError
 template <class = OnDemand>
@@ -49,6 +51,7 @@ void check_undo(const SiteTable& table) {
                        "put the old values back first; with Unmerge::backup nothing has to be the same");
     }
 }
+GRAFT_SHARED_FUNCTION(check_undo<>)
 
 /// Whether the layer can show its own weight for a while: some kept one lies below all steps, or they wrote rows alone,
 /// which were kept.
@@ -103,5 +106,6 @@ void swap_out(SiteTable& table, AnyWeightDoor& door) {
     break;
   }
 }
+GRAFT_SHARED_FUNCTION(swap_out<>)
 
 }  // namespace graft::detail

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "../kernels/merge.hpp"
 #include "../kernels/products.hpp"
 #include "../modules/embedding.hpp"
@@ -166,5 +167,6 @@ class ParameterLora final : public AdapterState<T> {
   ParameterData a_, b_;
   PackedStack packed_b_;
 };
+GRAFT_SHARED_CLASS(ParameterLora<float>)
 
 }  // namespace graft::detail

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "../core/on_demand.hpp"
 #include "merged.hpp"
 #include "names.hpp"
@@ -24,6 +25,7 @@ template <class = OnDemand>
   }
   return ids;
 }
+GRAFT_SHARED_FUNCTION(ids_of_names<>)
 
 template <class = OnDemand>
 void check_factor(double factor, std::string_view name) {
@@ -48,6 +50,7 @@ void set_requires_grad_of(const ModelSites& model, unsigned id, bool value) {
     for (PlainBias& bias : entry->record->plain_biases) bias.values.set_requires_grad(value);
   }
 }
+GRAFT_SHARED_FUNCTION(set_requires_grad_of<>)
 
 template <class = OnDemand>
 void check_tokens(const SiteTable& table, const std::vector<unsigned>& ids) {
@@ -74,6 +77,7 @@ void check_copies(const ModelSites& model, const std::vector<unsigned>& ids) {
     check_tokens(*table, ids);
   }
 }
+GRAFT_SHARED_FUNCTION(check_copies<>)
 }  // namespace detail
 
 /// Makes these adapters, in this order, the active ones; `{}` none. Their parameters want gradients unless they
@@ -154,6 +158,7 @@ template <class = OnDemand>
       if (const SiteEntry* entry = table->find(record.id); entry && entry->record.get() != &record) return nullptr;
   return record.generation.pin();
 }
+GRAFT_SHARED_FUNCTION(pinned<>)
 }  // namespace detail
 
 /// Names to numbers, once per request; an adapter of weight 0 is left out. The selection keeps the adapters' weights

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "../core/on_demand.hpp"
 #include "merged.hpp"
 #include "tied.hpp"
@@ -74,6 +75,7 @@ void enable_everywhere(const ModelSites& model) {
   }
   place_selected_biases(model);
 }
+GRAFT_SHARED_FUNCTION(enable_everywhere<>)
 }  // namespace detail
 
 /// The base model alone, bit for bit, until the guard is gone. A copy that is made meanwhile has no guard and stays as it is:

@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "../adapters/set_aside.hpp"
+#include "../core/compile_once.hpp"
 #include "../core/fixed_string.hpp"
+#include "../core/on_demand.hpp"
 #include "../modules/paths.hpp"
 #include "merged.hpp"
 #include "plan.hpp"
@@ -174,7 +176,8 @@ inline void make_tables(const ModelSites& model, const NewSiteAdapters& adapters
   }
 }
 
-inline InjectReport inject(const ModelSites& model, const PeftConfig& config, const std::string& name, const InjectOptions& options) {
+template <class = OnDemand>
+InjectReport inject(const ModelSites& model, const PeftConfig& config, const std::string& name, const InjectOptions& options) {
   check_adapter_name(name);
   const std::shared_ptr<AdapterRecord> old = find_record(model, name);
   if (old && !options.replace)
@@ -206,6 +209,7 @@ inline InjectReport inject(const ModelSites& model, const PeftConfig& config, co
   select_everywhere(model, selected);
   return std::move(plan.report);
 }
+GRAFT_SHARED_FUNCTION(inject<>)
 
 template <class Config>
 concept AnyConfig = std::constructible_from<PeftConfig, const Config&>;

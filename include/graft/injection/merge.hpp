@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "../core/keys.hpp"
 #include "../core/on_demand.hpp"
 #include "control.hpp"
@@ -221,6 +222,7 @@ class Merger {
   std::vector<Site> sites_;
   MergeReport report_;
 };
+GRAFT_SHARED_CLASS(Merger<>)
 
 template <class = OnDemand>
 MergeReport unmerge(const ModelSites& model) {
@@ -243,6 +245,7 @@ MergeReport unmerge(const ModelSites& model) {
   }
   return report;
 }
+GRAFT_SHARED_FUNCTION(unmerge<>)
 
 /// Takes all adapters out and leaves the layers, with the biases of `kept` in those outside of sites.
 template <class = OnDemand>
@@ -258,6 +261,7 @@ void drop_everything(const ModelSites& model, const std::vector<unsigned>& kept)
     site->drop_table();
   }
 }
+GRAFT_SHARED_FUNCTION(drop_everything<>)
 }  // namespace detail
 
 /// Folds adapters into the base weights, in the order of activation; `{}` the active ones. Forward then computes the same without them. All checks

@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "../adapters/merge.hpp"
+#include "../core/compile_once.hpp"
+#include "../core/on_demand.hpp"
 #include "records.hpp"
 
 /// Merged ⊆ active, always: what verbs may not do while adapters are merged.
@@ -36,7 +38,8 @@ inline void check_none_merged(const ModelSites& model, std::string_view verb) {
   for (const auto& record : records_of(model)) check_not_merged(model, *record, verb);
 }
 /// Some adapters scale what was added before them: what is merged was folded in the order that was active then.
-inline void check_merged_order(const SiteTable& table, const std::vector<unsigned>& ids, std::string_view verb) {
+template <class = OnDemand>
+void check_merged_order(const SiteTable& table, const std::vector<unsigned>& ids, std::string_view verb) {
   const auto place = [&](unsigned id) { return std::find(ids.begin(), ids.end(), id); };
   for (std::size_t i = 0; i < table.merged.size(); ++i)
     for (std::size_t j = i + 1; j < table.merged.size(); ++j) {
@@ -49,9 +52,11 @@ inline void check_merged_order(const SiteTable& table, const std::vector<unsigne
                          "one of them scales what the other adds, so their order matters", "unmerge_adapter() first, or keep their order");
     }
 }
+GRAFT_SHARED_FUNCTION(check_merged_order<>)
 /// @throws MergeError if the active adapters cannot be these: a merged one would not be active, or forward would no
 /// longer be what it is without merging.
-inline void check_selection(const ModelSites& model, const std::vector<unsigned>& ids, std::string_view verb) {
+template <class = OnDemand>
+void check_selection(const ModelSites& model, const std::vector<unsigned>& ids, std::string_view verb) {
   for (const unsigned merged : merged_of(model))
     if (std::find(ids.begin(), ids.end(), merged) == ids.end())
       if (const auto record = find_record(model, merged))
@@ -67,14 +72,17 @@ inline void check_selection(const ModelSites& model, const std::vector<unsigned>
     check_merged_order(*table, ids, verb);
   }
 }
+GRAFT_SHARED_FUNCTION(check_selection<>)
 /// @throws MergeError where a kept weight is needed and is not there.
-inline void check_swap_out(const ModelSites& model) {
+template <class = OnDemand>
+void check_swap_out(const ModelSites& model) {
   for (const auto& site : model.sites)
     if (const SiteTable* table = site->table(); table && !can_swap_out(*table))
       fail<MergeError>("disable_adapter: '" + table->path + "' has merged adapters and its own weight was not kept",
                        "subtracting and adding them again would change bits",
                        "unmerge_adapter() first, or merge with Unmerge::backup");
 }
+GRAFT_SHARED_FUNCTION(check_swap_out<>)
 /// @throws MergeError where a copy or a bias of the base layer would be taken of a merged one.
 inline void check_base_is_pristine(const SiteTable* table, std::string_view verb) {
   if (table && !table->merged.empty())

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "../core/on_demand.hpp"
 #include "../core/text.hpp"
 #include "site.hpp"
@@ -184,6 +185,7 @@ template <class = OnDemand>
   if (auto record = find_record(model, name)) return record;
   unknown_adapter(model, name);
 }
+GRAFT_SHARED_FUNCTION(need_record<>)
 
 /// The first number that no adapter of the model has had.
 [[nodiscard]] inline unsigned next_id(const ModelSites& model) {
@@ -232,7 +234,8 @@ inline void place_plain_biases(const ModelSites& model, AdapterRecord& record, b
 }
 
 /// Puts the plain biases of the active adapters into their layers, none of a disabled model.
-inline void place_selected_biases(const ModelSites& model) {
+template <class = OnDemand>
+void place_selected_biases(const ModelSites& model) {
   if (const AdapterDirectory* directory = directory_of(model); directory && !directory->has_plain_biases()) return;
   const std::vector<unsigned> ids = is_enabled(model) ? selected_of(model) : std::vector<unsigned>{};
   const auto is_selected = [&](const auto& record) { return std::find(ids.begin(), ids.end(), record->id) != ids.end(); };
@@ -242,18 +245,22 @@ inline void place_selected_biases(const ModelSites& model) {
   for (const auto& record : records)
     if (is_selected(record)) place_plain_biases(model, *record, true);
 }
+GRAFT_SHARED_FUNCTION(place_selected_biases<>)
 
 /// Makes these adapters, in this order, the active ones everywhere.
-inline void select_everywhere(const ModelSites& model, const std::vector<unsigned>& ids) {
+template <class = OnDemand>
+void select_everywhere(const ModelSites& model, const std::vector<unsigned>& ids) {
   share_records(model);
   for (const auto& site : model.sites) {
     if (SiteTable* table = site->table()) table->select(ids);
   }
   place_selected_biases(model);
 }
+GRAFT_SHARED_FUNCTION(select_everywhere<>)
 
 /// Takes an adapter out of every site; its number stays.
-inline void remove_everywhere(const ModelSites& model, const AdapterRecord& record) {
+template <class = OnDemand>
+void remove_everywhere(const ModelSites& model, const AdapterRecord& record) {
   std::vector<unsigned> selected = selected_of(model);
   selected.erase(std::remove(selected.begin(), selected.end(), record.id), selected.end());
   select_everywhere(model, selected);
@@ -269,5 +276,6 @@ inline void remove_everywhere(const ModelSites& model, const AdapterRecord& reco
       }
   if (AdapterDirectory* directory = directory_of(model)) directory->remove(id);
 }
+GRAFT_SHARED_FUNCTION(remove_everywhere<>)
 
 }  // namespace graft::detail

@@ -12,6 +12,7 @@
 
 #include "../adapters/adapted.hpp"
 #include "../adapters/parameter_lora.hpp"
+#include "../core/compile_once.hpp"
 #include "../core/keys.hpp"
 #include "../core/make_unique_as.hpp"
 #include "../core/text.hpp"
@@ -257,5 +258,7 @@ ModelSites sites_of(const M& const_model) {
   walk(const_cast<M&>(const_model), detail::CallOnSecondPathsToo<decltype(node_of), decltype(again)>{{node_of}, again});
   return all;
 }
+
+GRAFT_SHARED_CLASS(detail::SiteOf<Adapted<Linear<float>, Lora, AdaLora, Ia3>>)
 
 }  // namespace graft

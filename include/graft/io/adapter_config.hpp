@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "../adapters/validate.hpp"
+#include "../core/compile_once.hpp"
 #include "config_fields.hpp"
 #include "error_source.hpp"
 #include "mapped_file.hpp"
@@ -115,6 +116,9 @@ template <class Config>
   naming_source("'" + source + "'", [&] { refuse_extra_fields(config.extra); });
   return config;
 }
+GRAFT_SHARED_FUNCTION(read_config<LoraConfig>)
+GRAFT_SHARED_FUNCTION(read_config<AdaLoraConfig>)
+GRAFT_SHARED_FUNCTION(read_config<Ia3Config>)
 
 /// The text of a member in the file: as the file that it came from spelt it, as long as that still says the
 /// same.
@@ -160,6 +164,9 @@ template <class Config>
     text += (text.size() > 1 ? ",\n  " : "\n  ") + json_quoted(name, true) + ": " + json;
   return text + "\n}";
 }
+GRAFT_SHARED_FUNCTION(write_config<LoraConfig>)
+GRAFT_SHARED_FUNCTION(write_config<AdaLoraConfig>)
+GRAFT_SHARED_FUNCTION(write_config<Ia3Config>)
 
 }  // namespace detail
 

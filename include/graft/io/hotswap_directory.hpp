@@ -7,13 +7,16 @@
 #include <variant>
 #include <vector>
 
+#include "../core/compile_once.hpp"
+#include "../core/on_demand.hpp"
 #include "../state_dict/hotswap.hpp"
 #include "pretrained.hpp"
 
 namespace graft {
 
 namespace detail {
-inline LoadReport hotswap_directory(const ModelSites& model, const std::filesystem::path& dir, std::string_view adapter_name) {
+template <class = OnDemand>
+LoadReport hotswap_directory(const ModelSites& model, const std::filesystem::path& dir, std::string_view adapter_name) {
   const auto record = need_record(model, adapter_name);
   const bool inference = is_inference(record->config());
   std::vector<std::string> warnings;
@@ -25,6 +28,7 @@ inline LoadReport hotswap_directory(const ModelSites& model, const std::filesyst
   report.warnings.insert(report.warnings.begin(), warnings.begin(), warnings.end());
   return report;
 }
+GRAFT_SHARED_FUNCTION(hotswap_directory<>)
 }  // namespace detail
 
 /// Exchanges an adapter's weights for those of a PEFT directory, as `hotswap_adapter` does with a state dict. Whether

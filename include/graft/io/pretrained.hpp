@@ -10,6 +10,8 @@
 #include <variant>
 #include <vector>
 
+#include "../core/compile_once.hpp"
+#include "../core/on_demand.hpp"
 #include "../injection/inject.hpp"
 #include "../state_dict/load.hpp"
 #include "adapter_config.hpp"
@@ -35,7 +37,8 @@ namespace detail {
 inline constexpr const char* config_file = "adapter_config.json";
 inline constexpr const char* weights_file = "adapter_model.safetensors";
 
-[[nodiscard]] inline StateDict read_weights(const std::filesystem::path& dir, bool mapped) {
+template <class = OnDemand>
+[[nodiscard]] StateDict read_weights(const std::filesystem::path& dir, bool mapped) {
   const std::filesystem::path path = dir / weights_file;
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored)) {
@@ -47,6 +50,7 @@ inline constexpr const char* weights_file = "adapter_model.safetensors";
   }
   return safetensors::load_file(path, {.mapped = mapped});
 }
+GRAFT_SHARED_FUNCTION(read_weights<>)
 
 /// Takes an injection that is not finished out again, as if it had never been: no tombstone, no empty table.
 class PendingInjection {
@@ -123,8 +127,9 @@ inline void check_dtype(const StateDict& weights, const LoadAdapterOptions& opti
 }
 
 /// Injects and loads what was read: all of it, or nothing.
-inline LoadReport load_adapter(const ModelSites& model, const PeftConfig& config, const StateDict& weights,
-                               const std::string& name, const LoadAdapterOptions& options, std::vector<std::string> warnings) {
+template <class = OnDemand>
+LoadReport load_weights(const ModelSites& model, const PeftConfig& config, const StateDict& weights,
+                        const std::string& name, const LoadAdapterOptions& options, std::vector<std::string> warnings) {
   check_dtype(weights, options);
   check_adapter_name(name);
   share_records(model);
@@ -156,17 +161,20 @@ inline LoadReport load_adapter(const ModelSites& model, const PeftConfig& config
   report.warnings.insert(report.warnings.begin(), warnings.begin(), warnings.end());
   return report;
 }
+GRAFT_SHARED_FUNCTION(load_weights<>)
 
-inline LoadReport load_adapter(const ModelSites& model, const std::filesystem::path& dir, const std::string& name,
-                               const LoadAdapterOptions& options) {
+template <class = OnDemand>
+LoadReport load_directory(const ModelSites& model, const std::filesystem::path& dir, const std::string& name,
+                          const LoadAdapterOptions& options) {
   std::vector<std::string> warnings;
   PeftConfig config = load_peft_config(dir, &warnings);
   std::visit([&](auto& c) { c.inference_mode = !options.is_trainable; }, config);
   const StateDict weights = read_weights(dir, options.mapped);
   // appended: g++ 12 takes a literal before a temporary for an overlapping copy, and warns
   return naming_source(std::string("'").append(dir.string()).append("'"),
-                       [&] { return load_adapter(model, config, weights, name, options, std::move(warnings)); });
+                       [&] { return load_weights(model, config, weights, name, options, std::move(warnings)); });
 }
+GRAFT_SHARED_FUNCTION(load_directory<>)
 
 /// A saved adapter is for Python too, where its name is a folder's and a component of parameters' names.
 inline void check_saved_name(const AdapterRecord& record, std::vector<std::string>* warnings) {
@@ -195,8 +203,9 @@ inline void check_start_is_in_file(const AdapterRecord& record) {
                        "subtract_mutated_init() makes a plain LoRA adapter of it: save that one");
 }
 
-inline std::filesystem::path save_pretrained(const ModelSites& model, const std::filesystem::path& dir, std::string_view name,
-                                             std::vector<std::string>* warnings) {
+template <class = OnDemand>
+std::filesystem::path save_pretrained(const ModelSites& model, const std::filesystem::path& dir, std::string_view name,
+                                      std::vector<std::string>* warnings) {
   const auto record = need_record(model, name);
   check_saved_name(*record, warnings);
   check_start_is_in_file(*record);
@@ -220,6 +229,7 @@ inline std::filesystem::path save_pretrained(const ModelSites& model, const std:
   config_out.commit();
   return folder;
 }
+GRAFT_SHARED_FUNCTION(save_pretrained<>)
 }  // namespace detail
 
 /// Saves an adapter as PEFT does: `dir` for "default", `dir/name` otherwise, the folder being returned. Files
@@ -236,7 +246,7 @@ std::filesystem::path save_pretrained(const M& model, const std::filesystem::pat
 template <class M>
 LoadReport load_adapter(M& model, const std::filesystem::path& dir, std::string adapter_name = "default",
                         const LoadAdapterOptions& options = {}) {
-  return detail::load_adapter(sites_of(model), dir, adapter_name, options);
+  return detail::load_directory(sites_of(model), dir, adapter_name, options);
 }
 
 /// The tensors of a PEFT directory under the keys of the file: views of a mapping of it.

@@ -14,6 +14,8 @@
 #include <utility>
 #include <vector>
 
+#include "../core/compile_once.hpp"
+#include "../core/on_demand.hpp"
 #include "../tensor/state_dict.hpp"
 #include "atomic_file.hpp"
 #include "mapped_file.hpp"
@@ -73,8 +75,9 @@ inline void check_entries(const std::vector<Entry>& entries, std::size_t data_by
   if (next < data_bytes) refuse(source, bytes(data_bytes - next) + " follow the last tensor");
 }
 
-[[nodiscard]] inline StateDict read(std::span<const std::byte> file, const std::shared_ptr<const void>& owner,
-                                    const std::string& source, Metadata* metadata) {
+template <class = OnDemand>
+[[nodiscard]] StateDict read(std::span<const std::byte> file, const std::shared_ptr<const void>& owner,
+                             const std::string& source, Metadata* metadata) {
   if (file.size() < length_bytes)
     refuse(source, file.empty() ? "it is empty"
                                 : "it has " + std::to_string(file.size()) + " bytes, fewer than eight");
@@ -104,6 +107,7 @@ inline void check_entries(const std::vector<Entry>& entries, std::size_t data_by
   if (metadata) *metadata = std::move(header.metadata);
   return state_dict;
 }
+GRAFT_SHARED_FUNCTION(read<>)
 
 /// A file about to be written: its header, and the tensors in the order of their bytes.
 struct Layout {
@@ -112,7 +116,8 @@ struct Layout {
   std::size_t data_bytes = 0;
 };
 
-[[nodiscard]] inline Layout lay_out(const StateDict& state_dict, const Metadata& metadata) {
+template <class = OnDemand>
+[[nodiscard]] Layout lay_out(const StateDict& state_dict, const Metadata& metadata) {
   // The reference implementation's order of dtypes, which keeps every tensor aligned.
   constexpr std::array order{Dtype::i64, Dtype::f64, Dtype::f32, Dtype::i32, Dtype::bf16,
                              Dtype::f16, Dtype::i16, Dtype::i8,  Dtype::u8,  Dtype::boolean};
@@ -158,6 +163,7 @@ struct Layout {
   layout.header += text;
   return layout;
 }
+GRAFT_SHARED_FUNCTION(lay_out<>)
 
 }  // namespace detail
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "../core/compile_once.hpp"
 #include "dots.hpp"
 #include "transpose.hpp"
 
@@ -31,6 +32,7 @@ void dots_over_panels(std::ptrdiff_t n, std::ptrdiff_t cols, std::ptrdiff_t dept
   static_assert(fits<T, W>, "graft: a weight has the activations' scalar, or is narrow under float");
   GRAFT_DISPATCH(dots_over_panels<T, W>(n, cols, depth, x, ldx, w, ldw, bias, y, ldy, accumulate, panels, packed));
 }
+GRAFT_SHARED_FUNCTION(dots_over_panels<float, float>)
 
 }  // namespace GRAFT_BUILD
 }  // namespace graft::kernels

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <span>
 
+#include "../core/compile_once.hpp"
 #include "elementwise.hpp"
 #include "low_rank_row.hpp"
 #include "products.hpp"
@@ -109,6 +110,7 @@ void low_rank_update(std::ptrdiff_t n, std::ptrdiff_t in, std::ptrdiff_t out, st
     if (beta) add_scaled(rows, out, scale, beta, 0, y + i * ldy, ldy);
   }
 }
+GRAFT_SHARED_FUNCTION(low_rank_update<float>)
 
 /// The number of T that low_rank_updates needs as scratch; `ranks`: the sum of the terms' r, `unpacked`: the largest r of
 /// those whose B is not packed. Bounded in n.
@@ -169,6 +171,7 @@ void low_rank_updates(std::ptrdiff_t n, std::ptrdiff_t in, std::ptrdiff_t out, s
     if (columns) scale_columns(rows, out, y + i * ldy, ldy, columns, T(1), y + i * ldy, ldy);
   }
 }
+GRAFT_SHARED_FUNCTION(low_rank_updates<float>)
 
 }  // namespace GRAFT_BUILD
 }  // namespace graft::kernels

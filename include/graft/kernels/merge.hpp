@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <limits>
 
+#include "../core/compile_once.hpp"
 #include "column_panels.hpp"
 
 namespace graft::kernels {
@@ -33,6 +34,7 @@ void add_low_rank_delta(std::ptrdiff_t rows, std::ptrdiff_t width, std::ptrdiff_
                         const T* e, T scale, const T* A, std::ptrdiff_t lda, T* W, std::ptrdiff_t ldw, T* scratch) {
   GRAFT_DISPATCH(add_low_rank_delta<T>(rows, width, r, B, ldb, e, scale, A, lda, W, ldw, scratch));
 }
+GRAFT_SHARED_FUNCTION(add_low_rank_delta<float>)
 
 /// The largest |x|; infinity as soon as one x is not finite.
 template <class T>

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "../core/compile_once.hpp"
 #include "reduce.hpp"
 #include "transcendental.hpp"
 #include "widen.hpp"
@@ -19,6 +20,7 @@ void rms_norm(std::ptrdiff_t n, std::ptrdiff_t cols, const T* x, std::ptrdiff_t 
   static_assert(fits<T, W>, "graft: a weight has the activations' scalar, or is narrow under float");
   GRAFT_DISPATCH(rms_norm<T, W>(n, cols, x, ldx, weight, eps, y, ldy));
 }
+GRAFT_SHARED_FUNCTION(rms_norm<float, float>)
 
 /// y = (x - mean) / sqrt(variance + eps) * weight + bias, the variance over cols (not cols - 1), as torch's
 /// LayerNorm. x and y (n, cols), weight and bias (cols) or null.
@@ -36,6 +38,7 @@ void softmax(std::ptrdiff_t n, std::ptrdiff_t cols, const T* x, std::ptrdiff_t l
              T factor = T(1), std::ptrdiff_t more = 0) {
   GRAFT_DISPATCH(softmax<T>(n, cols, x, ldx, y, ldy, factor, more));
 }
+GRAFT_SHARED_FUNCTION(softmax<float>)
 
 /// y[i] = log of the sum of exp(x[i, j]) over j: -log softmax(x)[j] is y[i] - x[i, j]. x (n, cols), cols > 0, y (n). The
 /// exponentials are T, their sum is double.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "../core/compile_once.hpp"
 #include "dot_panels.hpp"
 
 namespace graft::kernels {
@@ -79,6 +80,9 @@ void product_nt(std::ptrdiff_t n, std::ptrdiff_t out, std::ptrdiff_t in, const T
   static_assert(fits<T, W>, "graft: a weight has the activations' scalar, or is narrow under float");
   GRAFT_DISPATCH(product_nt<T, W>(n, out, in, x, ldx, w, ldw, bias, y, ldy, accumulate, scratch));
 }
+GRAFT_SHARED_FUNCTION(product_nt<float, bf16>)
+GRAFT_SHARED_FUNCTION(product_nt<float, f16>)
+GRAFT_SHARED_FUNCTION(product_nt<float, float>)
 
 /// product_nt over quantised rows, an Int8View or a FourBitView: the bits are those of the same product with the
 /// weight widened to float before. ldw: columns from one row to the next. scratch: product_nt_scratch<float,
@@ -101,6 +105,9 @@ void product_nn(std::ptrdiff_t n, std::ptrdiff_t out, std::ptrdiff_t in, const T
   static_assert(fits<T, W>, "graft: a weight has the activations' scalar, or is narrow under float");
   GRAFT_DISPATCH(product_nn<T, W>(n, out, in, x, ldx, w, ldw, bias, y, ldy, accumulate, scale));
 }
+GRAFT_SHARED_FUNCTION(product_nn<float, bf16>)
+GRAFT_SHARED_FUNCTION(product_nn<float, f16>)
+GRAFT_SHARED_FUNCTION(product_nn<float, float>)
 
 }  // namespace GRAFT_BUILD
 }  // namespace graft::kernels

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "../core/compile_once.hpp"
 #include "vector.hpp"
 
 #define GRAFT_KERNELS "random.inc"
@@ -16,6 +17,7 @@ template <class T>
 void random_uniform(std::uint64_t key, std::uint64_t stream, std::uint64_t first, std::ptrdiff_t count, double bound, T* y) {
   GRAFT_DISPATCH(random_uniform<T>(key, stream, first, count, bound, y));
 }
+GRAFT_SHARED_FUNCTION(random_uniform<float>)
 
 /// The two numbers in [0, 1) of each counter from `first` on: u[i] of its front words, v[i] of its back words.
 inline void random_units(std::uint64_t key, std::uint64_t stream, std::uint64_t first, std::ptrdiff_t count, double* u, double* v) {

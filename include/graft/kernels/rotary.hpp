@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "../core/compile_once.hpp"
 #include "vector.hpp"
 
 #define GRAFT_KERNELS "rotary.inc"
@@ -41,6 +42,7 @@ void rotary(std::ptrdiff_t n, std::ptrdiff_t heads, std::ptrdiff_t head_dim, con
             std::ptrdiff_t ldy) {
   GRAFT_DISPATCH(rotary<T>(n, heads, head_dim, table, x, ldx, y, ldy));
 }
+GRAFT_SHARED_FUNCTION(rotary<float>)
 
 }  // namespace GRAFT_BUILD
 }  // namespace graft::kernels

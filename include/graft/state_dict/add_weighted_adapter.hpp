@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "../core/on_demand.hpp"
 #include "combine.hpp"
 #include "combine_ia3.hpp"
@@ -47,6 +48,7 @@ template <class S = double>
                        "their vectors have no ranks to concatenate or prune", "leave the type out");
   return combine_ia3<S>(model, records, weights, options);
 }
+GRAFT_SHARED_FUNCTION(combine<double>)
 }  // namespace detail
 
 /// Makes one adapter of several, each with a weight of any sign: PEFT's `add_weighted_adapter`. Adapters of

@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "../core/on_demand.hpp"
 #include "second_names.hpp"
 
@@ -52,6 +53,7 @@ template <class = OnDemand>
   for (const auto& [key, view] : biases) state_dict.insert(key, view);
   return state_dict;
 }
+GRAFT_SHARED_FUNCTION(adapter_state_dict<>)
 
 template <class = OnDemand>
 [[nodiscard]] bool has_wrapper(const SiteTable* table, Wrapper kind) {
@@ -189,6 +191,7 @@ template <class = OnDemand>
   leave_for("");
   return all;
 }
+GRAFT_SHARED_FUNCTION(whole_state_dict<>)
 }  // namespace detail
 
 /// Everything a model holds, under torch's names: `linear.base_layer.weight`, `linear.lora_A.default.weight`.

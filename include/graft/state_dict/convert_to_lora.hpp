@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "combine_ia3.hpp"
 #include "derived_adapter.hpp"
 
@@ -213,6 +214,7 @@ class LoraConversion {
   RankOrShare wanted_;
   const Factorisers& by_;
 };
+GRAFT_SHARED_CLASS(LoraConversion<double>)
 
 }  // namespace detail
 

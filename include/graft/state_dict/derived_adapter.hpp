@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "../core/on_demand.hpp"
 #include "../injection/control.hpp"
 #include "../injection/inject.hpp"
@@ -194,5 +195,6 @@ InjectReport add_derived(const ModelSites& model, const DerivedAdapter& derived,
   set_requires_grad_of(model, need_record(model, name)->id, false);
   return report;
 }
+GRAFT_SHARED_FUNCTION(add_derived<>)
 
 }  // namespace graft::detail

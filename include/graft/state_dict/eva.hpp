@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "derived_adapter.hpp"
 
 namespace graft {
@@ -175,6 +176,7 @@ class EvaStart {
   LoraConfig config_;
   std::vector<Start> starts_;
 };
+GRAFT_SHARED_CLASS(EvaStart<double>)
 
 }  // namespace detail
 

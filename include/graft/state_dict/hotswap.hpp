@@ -7,6 +7,7 @@
 #include <string_view>
 #include <utility>
 
+#include "../core/compile_once.hpp"
 #include "../core/on_demand.hpp"
 #include "staged.hpp"
 
@@ -83,6 +84,7 @@ LoadReport hotswap(const ModelSites& model, const StateDict& state_dict, const P
   (void)record->generation.publish(std::move(generation));
   return report;
 }
+GRAFT_SHARED_FUNCTION(hotswap<>)
 }  // namespace detail
 
 /// Exchanges the weights and the config of an adapter for others, while other threads may be in forward: a forward of

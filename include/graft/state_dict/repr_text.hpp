@@ -6,7 +6,9 @@
 #include <string_view>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "../core/dtype.hpp"
+#include "../core/on_demand.hpp"
 #include "../core/python_float.hpp"
 #include "../modules/embedding.hpp"
 #include "../modules/layer_traits.hpp"
@@ -35,16 +37,19 @@ struct Child {
 }
 
 /// A module as torch prints it: its options on the first line where it has no children, else on a line of their own.
-[[nodiscard]] inline std::string module_text(std::string_view type, std::string_view options, const std::vector<Child>& children) {
+template <class = OnDemand>
+[[nodiscard]] std::string module_text(std::string_view type, std::string_view options, const std::vector<Child>& children) {
   if (children.empty()) return std::string(type) + "(" + std::string(options) + ")";
   std::vector<std::string> lines;
   if (!options.empty()) lines.push_back(indented(options));
   for (const Child& child : children) lines.push_back("(" + child.name + "): " + indented(child.text));
   return block_text(type, lines);
 }
+GRAFT_SHARED_FUNCTION(module_text<>)
 
 /// A ModuleList: neighbours of equal text share one. An empty pointer leaves a gap in the numbers.
-[[nodiscard]] inline std::string list_text(const std::vector<Child>& children) {
+template <class = OnDemand>
+[[nodiscard]] std::string list_text(const std::vector<Child>& children) {
   std::vector<std::string> lines;
   for (std::size_t begin = 0, end = 0; begin < children.size(); begin = end) {
     const int first = std::stoi(children[begin].name);
@@ -58,16 +63,19 @@ struct Child {
   }
   return block_text("ModuleList", lines);
 }
+GRAFT_SHARED_FUNCTION(list_text<>)
 
 /// A ParameterDict or ParameterList of "(name): Parameter containing: [text]": one entry stays on the first line.
-[[nodiscard]] inline std::string parameters_text(std::string_view type, const std::vector<Child>& parameters,
-                                                 const std::string& what = "Parameter") {
+template <class = OnDemand>
+[[nodiscard]] std::string parameters_text(std::string_view type, const std::vector<Child>& parameters,
+                                          const std::string& what = "Parameter") {
   std::vector<std::string> lines;
   for (const Child& parameter : parameters)
     lines.push_back("  (" + parameter.name + "): " + what + " containing: [" + parameter.text + "]");
   if (lines.size() == 1) return std::string(type) + "(" + lines.front() + ")";
   return block_text(type, lines);
 }
+GRAFT_SHARED_FUNCTION(parameters_text<>)
 
 /// "torch.FloatTensor", "torch.meta.BFloat16Tensor".
 [[nodiscard]] inline std::string tensor_class(Dtype dtype, Device device) {
@@ -125,7 +133,8 @@ struct Child {
 }
 
 /// What torch prints in the parentheses of a layer; a layer that stores (in, out) is printed as transformers' Conv1D.
-[[nodiscard]] inline std::string layer_options(const LayerFacts& facts, EmbeddingOptions options = {}) {
+template <class = OnDemand>
+[[nodiscard]] std::string layer_options(const LayerFacts& facts, EmbeddingOptions options = {}) {
   const std::string in = std::to_string(facts.in), out = std::to_string(facts.out);
   switch (facts.kind) {
     case LayerKind::linear:
@@ -141,5 +150,6 @@ struct Child {
   }
   return {};
 }
+GRAFT_SHARED_FUNCTION(layer_options<>)
 
 }  // namespace graft::detail

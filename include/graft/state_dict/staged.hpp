@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "../core/on_demand.hpp"
 #include "../injection/inject.hpp"
 #include "load.hpp"
@@ -114,5 +115,6 @@ class StagedAdapter {
   NewSiteAdapters adapters_;
   AdapterParts parts_{};
 };
+GRAFT_SHARED_CLASS(StagedAdapter<>)
 
 }  // namespace graft::detail

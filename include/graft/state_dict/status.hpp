@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "../core/on_demand.hpp"
 #include "../injection/merged.hpp"
 #include "wrappers.hpp"
@@ -101,6 +102,7 @@ template <class = OnDemand>
                        "inject_adapter_in_model() or load_adapter() first");
   return all;
 }
+GRAFT_SHARED_FUNCTION(layer_status<>)
 
 template <class = OnDemand>
 [[nodiscard]] ParameterCounts count_parameters(const ModelSites& model) {
@@ -138,6 +140,7 @@ template <class = OnDemand>
       if (bias.values.requires_grad()) counts.trainable += bias.values.shape().size();
   return counts;
 }
+GRAFT_SHARED_FUNCTION(count_parameters<>)
 
 template <class = OnDemand>
 [[nodiscard]] ModelStatus model_status(const ModelSites& model) {
@@ -180,6 +183,7 @@ template <class = OnDemand>
   if (std::any_of(layers.begin(), layers.end(), disagrees)) status.irregular.push_back("merged_adapters");
   return status;
 }
+GRAFT_SHARED_FUNCTION(model_status<>)
 }  // namespace detail
 
 /// Every layer that has adapters, as it stands. @throws AdapterError if there is none.

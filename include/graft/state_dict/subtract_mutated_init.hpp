@@ -6,6 +6,7 @@
 #include <utility>
 #include <variant>
 
+#include "../core/compile_once.hpp"
 #include "derived_adapter.hpp"
 
 namespace graft {
@@ -47,6 +48,7 @@ template <class S = double>
   derived.config = std::move(config);
   return derived;
 }
+GRAFT_SHARED_FUNCTION(without_mutated_init<double>)
 }  // namespace detail
 
 /// Makes a plain LoRA adapter of one that was initialised from the base weight (PiSSA, OLoRA): [A; A₀] and

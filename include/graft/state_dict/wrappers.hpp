@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "../adapters/site_table.hpp"
+#include "../core/compile_once.hpp"
+#include "../core/on_demand.hpp"
 #include "../core/python_float.hpp"
 #include "../core/sort.hpp"
 #include "repr_text.hpp"
@@ -170,21 +172,25 @@ class WrapperText {
 };
 
 /// A layer with what was injected into it.
-[[nodiscard]] inline std::string site_text(const std::string& layer, const LayerFacts& facts, const SiteTable* table) {
+template <class = OnDemand>
+[[nodiscard]] std::string site_text(const std::string& layer, const LayerFacts& facts, const SiteTable* table) {
   std::string text = layer;
   if (table)
     for (const LayerWrapper& wrapper : wrappers_of(*table))
       text = WrapperText(wrapper, facts, facts.packed ? "in_proj_weight" : "weight").around(text, layer);
   return text;
 }
+GRAFT_SHARED_FUNCTION(site_text<>)
 
 /// A module with what was injected into a parameter of it.
-[[nodiscard]] inline std::string module_of_parameter_text(std::string module, const LayerFacts& facts, const SiteTable* table,
-                                                          std::string_view parameter) {
+template <class = OnDemand>
+[[nodiscard]] std::string module_of_parameter_text(std::string module, const LayerFacts& facts, const SiteTable* table,
+                                                   std::string_view parameter) {
   if (table)
     for (const LayerWrapper& wrapper : wrappers_of(*table))
       if (wrapper.kind == Wrapper::parameter) module = WrapperText(wrapper, facts, parameter).around(module, module);
   return module;
 }
+GRAFT_SHARED_FUNCTION(module_of_parameter_text<>)
 
 }  // namespace graft::detail

@@ -1,0 +1,2 @@
+#define GRAFT_INSTANTIATE
+#include "templates.hpp"
