@@ -11,6 +11,7 @@
 #include <graft/state_dict/repr.hpp>
 #include <list>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -42,6 +43,13 @@ struct Net {
   std::vector<Block> layers = std::vector<Block>(4);
   graft::Linear<> head{4, 3};
   GRAFT_MODULE(layers, head)
+};
+
+struct Shared {
+  std::shared_ptr<Block> first = std::make_shared<Block>(), second = first;
+  std::vector<std::shared_ptr<Block>> list{first, first};
+  std::shared_ptr<Adaptable<graft::Linear<>>> p = std::make_shared<Adaptable<graft::Linear<>>>(4, 3), p_again = p;
+  GRAFT_MODULE(first, second, list, p, p_again)
 };
 
 template <class L>
@@ -239,6 +247,13 @@ TEST_CASE("neighbouring equal blocks fold") {
   Net mixed;
   inject(mixed, LoraConfig{.r = 2, .rank_pattern = {{"layers.2.q", 4}}}, {"q"});
   CHECK(graft::repr(mixed) == tree("a block with another rank"));
+}
+
+TEST_CASE("what shared pointers reach under several names is printed under all of them, and a layer without its wrapper") {
+  Shared shared;
+  CHECK(graft::repr(shared) == tree("modules under several names"));
+  inject(shared, lora(), {"q", "p"});
+  CHECK(graft::repr(shared) == tree("modules under several names adapted"));
 }
 
 TEST_CASE("containers print as torch's") {

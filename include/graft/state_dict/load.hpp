@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstring>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -128,7 +127,7 @@ class Loader {
                            "answer a writable view where the layer is not const, or leave the key out");
     const Source other = source;
     if (!other.view || other.name < place.name) source = {&view, &key, place.name};
-    if (other.view && (other.view->dtype != view.dtype || std::memcmp(other.view->data, view.data, view.bytes()) != 0))
+    if (other.view && (other.view->dtype != view.dtype || !std::equal(view.data, view.data + view.bytes(), other.view->data)))
       report_.warnings.push_back("'" + *other.key + "' and '" + key + "' name one tensor and hold other values: '" + *source.key +
                                  "', which comes later in the model, counts");
   }

@@ -65,6 +65,17 @@ class TreeText {
   /// Replaces the node that stands open by a finished text.
   void close_with(std::string_view name, std::string text) { close(name, std::move(text)); }
 
+  /// Keeps the text of a node for its other names.
+  void remember(std::string_view path, std::string text) { known_.push_back({std::string(path), std::move(text)}); }
+  void remember(std::string_view path) {
+    if (!open_.empty()) remember(path, open_.back().children.back().text);
+  }
+  /// What stands under `first` stands here too.
+  void repeat(std::string_view name, std::string_view first) {
+    for (const Child& known : known_)
+      if (known.name == first) open_.back().children.push_back({std::string(name), known.text});
+  }
+
   [[nodiscard]] const std::string& text() const { return text_; }
 
  private:
@@ -112,6 +123,7 @@ class TreeText {
   }
 
   std::vector<Node> open_;
+  std::vector<Child> known_;
   std::string text_;
 };
 
@@ -136,8 +148,10 @@ struct ReprHandler {
       TreeText layer;
       walk(node.base_layer(), ReprHandler{layer});
       tree.close_with(place.name, site_text(layer.text(), facts_of(node.base_layer()), SiteAccess<Node>::table(node)));
+      tree.remember(place.path, layer.text());  // PEFT puts its wrapper under the first name alone
     } else {
       tree.close_module(place.name, type_name<Node>(), options_of(node));
+      tree.remember(place.path);
     }
   }
   template <class P>
@@ -147,7 +161,11 @@ struct ReprHandler {
     else tree.add_parameter(place.name, dtype_of<typename P::Scalar>, Device::cpu, shape_of(parameter));
   }
   void enter_container(const Place&, const Container&) { tree.open(); }
-  void leave_container(const Place& place, const Container& container) { tree.close_container(place.name, container); }
+  void leave_container(const Place& place, const Container& container) {
+    tree.close_container(place.name, container);
+    tree.remember(place.path);
+  }
+  void again(const Place& place, const std::string& first) { tree.repeat(place.name, first); }
 };
 }  // namespace detail
 

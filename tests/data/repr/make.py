@@ -45,6 +45,16 @@ class Net(nn.Module):
         self.head = nn.Linear(4, 3)
 
 
+class Shared(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = Block()
+        self.second = self.first
+        self.list = nn.ModuleList([self.first, self.first])
+        self.p = nn.Linear(4, 3)
+        self.p_again = self.p
+
+
 def inject(model, *targets, cls=LoraConfig, name="default", meta=False, **fields):
     if cls is LoraConfig:
         fields = dict(r=2) | fields
@@ -111,6 +121,8 @@ show("all deleted", model.base_model.model)
 show("blocks", Net())
 show("blocks adapted alike", inject(Net(), "q"))
 show("a block with another rank", inject(Net(), "q", rank_pattern={"layers.2.q": 4}))
+show("modules under several names", Shared())
+show("modules under several names adapted", inject(Shared(), "q", "p"))
 show("sequential", nn.Sequential(nn.ReLU(), nn.ReLU()))
 show("list", nn.ModuleList([nn.ReLU(), nn.ReLU(), nn.Tanh(), nn.ReLU()]))
 show("list of lists", nn.ModuleList([nn.ModuleList([nn.ReLU(), nn.ReLU()]), nn.ModuleList([nn.ReLU(), nn.ReLU()])]))
