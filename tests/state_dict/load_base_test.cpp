@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/loaded_net.hpp"
 #include "support/results.hpp"
 #include "support/trained.hpp"
 
@@ -12,26 +13,12 @@ using results::bytes_of;
 using results::everything;
 using Strings = std::vector<std::string>;
 
-namespace {
-
-struct Net {
-  graft::Adaptable<graft::Embedding<>> embed{5, 3};
-  graft::Adaptable<graft::Linear<>> p{3, 3}, head{3, 2};
-  graft::LayerNorm<> norm{2};
-  auto operator()(const auto& ids) const { return norm(head(p(embed(ids)))); }
-  GRAFT_MODULE(embed, p, head, norm)
-};
-
-}  // namespace
-
 TEST_CASE("the base model loads under its own names, also while an adapter's bias stands in a layer") {
-  const std::vector<int> ids{0, 4, 2};
-  Net net;
+  loaded::Net net;
   graft::initialise(net, 1);
-  const graft::LoraConfig config{.r = 2, .bias = graft::Bias::all, .target_modules = {"p", "embed"}, .modules_to_save = {"head"}};
-  (void)graft::inject_adapter_in_model(config, net);
+  (void)graft::inject_adapter_in_model(loaded::config, net);
   trained::fill(net, "default");
-  const Matrix<float> with = net(ids);
+  const Matrix<float> with = net(loaded::ids);
   StateDict base = graft::get_base_model_state_dict(net).clone();
   CHECK(base.keys() == Strings{"embed.weight", "p.weight", "p.bias", "head.weight", "head.bias",
                                "norm.weight", "norm.bias"});
@@ -41,12 +28,12 @@ TEST_CASE("the base model loads under its own names, also while an adapter's bia
   const auto report = graft::set_base_model_state_dict(net, base);
   CHECK(report.loaded == Strings{"norm.weight", "norm.bias", "embed.weight", "p.weight", "p.bias",
                                  "head.weight", "head.bias"});
-  CHECK(results::same_bits(net(ids), with));  // the adapter's own bias still stands there
+  CHECK(results::same_bits(net(loaded::ids), with));  // the adapter's own bias still stands there
   CHECK(bytes_of(graft::get_base_model_state_dict(net)) == bytes_of(base));
   graft::set_adapter(net, {});
   CHECK(net.norm.bias.view()(0, 1) == 3);
   graft::set_adapter(net, "default");
-  CHECK(results::same_bits(net(ids), with));
+  CHECK(results::same_bits(net(loaded::ids), with));
 
   StateDict in_memory;
   for (const auto& [key, view] : base)

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/loaded_net.hpp"
 #include "support/results.hpp"
 #include "support/trained.hpp"
 #include "support/tree_model.hpp"
@@ -10,22 +11,15 @@ using graft::LoraConfig;
 using graft::Matrix;
 using graft::StateDict;
 using graft::TensorView;
+using loaded::Net;
 using results::bytes_of;
 using results::everything;
 using Strings = std::vector<std::string>;
 
 namespace {
 
-struct Net {
-  graft::Adaptable<graft::Embedding<>> embed{5, 3};
-  graft::Adaptable<graft::Linear<>> p{3, 3}, head{3, 2};
-  graft::LayerNorm<> norm{2};
-  auto operator()(const auto& ids) const { return norm(head(p(embed(ids)))); }
-  GRAFT_MODULE(embed, p, head, norm)
-};
-const LoraConfig config{
-    .r = 2, .bias = graft::Bias::all, .target_modules = {"p", "embed"}, .modules_to_save = {"head"}};
-const std::vector<int> ids{0, 4, 2};
+const LoraConfig& config = loaded::config;
+const std::vector<int>& ids = loaded::ids;
 
 /// A head of the embedding's shape, and what has another.
 struct Tied {

@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include <graft/state_dict/load.hpp>
+#include <graft/state_dict/load_base.hpp>
 
 #include "support/awkward_layers.hpp"
 #include "support/results.hpp"

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -11,6 +12,16 @@
 
 namespace graft {
 
+namespace detail {
+/// Switches one site's adapters on or off, with what was merged into its layer. A site without a table has none.
+inline void switch_site(const AnySite& site, bool enabled) {
+  SiteTable* table = site.table();
+  if (!table || table->enabled == enabled) return;
+  table->enabled = enabled;
+  if (!table->steps.empty()) table->steps.back().swap_out(*table, *site.door());
+}
+}  // namespace detail
+
 /// Disables a model's adapters for a scope and then restores exactly what was, but for what other verbs changed
 /// meanwhile. The model must outlive it and stay where it is.
 class [[nodiscard]] AdapterGuard {
@@ -20,24 +31,17 @@ class [[nodiscard]] AdapterGuard {
     const bool was_enabled = detail::is_enabled(model_);
     if (was_enabled) detail::check_swap_out(model_);
     for (const auto& site : model_.sites) {
-      SiteTable* table = site->table();
-      const bool is_on = table ? table->enabled : was_enabled;
-      was_enabled_.push_back(is_on);
-      if (!table || !is_on) continue;
-      table->enabled = false;
-      if (!table->steps.empty()) table->steps.back().swap_out(*table, *site->door());
+      const SiteTable* table = site->table();
+      was_enabled_.push_back(table ? table->enabled : was_enabled);
+      detail::switch_site(*site, false);
     }
     detail::place_selected_biases(model_);
   }
   AdapterGuard(AdapterGuard&&) noexcept = default;
   AdapterGuard& operator=(AdapterGuard&&) = delete;
   ~AdapterGuard() {
-    for (std::size_t i = model_.sites.size(); i-- > 0;) {  // back to front: tied layers share what was exchanged
-      SiteTable* table = model_.sites[i]->table();
-      if (!table || table->enabled == was_enabled_[i]) continue;
-      table->enabled = was_enabled_[i];
-      if (!table->steps.empty()) table->steps.back().swap_out(*table, *model_.sites[i]->door());
-    }
+    for (std::size_t i = model_.sites.size(); i-- > 0;)  // back to front: tied layers share what was exchanged
+      detail::switch_site(*model_.sites[i], was_enabled_[i]);
     detail::place_selected_biases(model_);
   }
 
@@ -50,13 +54,14 @@ namespace detail {
 /// While a merged tie is off, what was merged is kept once, at one end: in a copy the other end would go without it.
 template <class = OnDemand>
 void check_ties(const ModelSites& model) {
+  std::optional<TiedTensors> tied;
   for (const auto& site : model.sites) {
     const SiteTable* table = site->table();
     if (!table || table->enabled) continue;
     if (std::none_of(table->steps.begin(), table->steps.end(), [](const MergeStep& step) { return step.is_tied; })) continue;
-    const TiedTensors tied(model);
+    if (!tied) tied.emplace(model);
     const auto tensors = site->tensors();
-    if (std::none_of(tensors.begin(), tensors.end(), [&](const BaseTensor& tensor) { return tied.names(tensor.storage).size() > 1; }))
+    if (std::none_of(tensors.begin(), tensors.end(), [&](const BaseTensor& tensor) { return tied->names(tensor.storage).size() > 1; }))
       fail<MergeError>("enable_adapter_layers: '" + site->path() + "' was merged into memory that it shared with another layer",
                        "the copy was made while the adapters were off, and each layer of a copy has memory of its own",
                        "copy the model outside of the disable_adapter scope, or merge it with Tied::untie");
@@ -67,12 +72,7 @@ template <class = OnDemand>
 void enable_everywhere(const ModelSites& model) {
   check_ties(model);
   share_records(model);
-  for (auto site = model.sites.rbegin(); site != model.sites.rend(); ++site) {  // as the guard does
-    SiteTable* table = (*site)->table();
-    if (!table || table->enabled) continue;
-    table->enabled = true;
-    if (!table->steps.empty()) table->steps.back().swap_out(*table, *(*site)->door());
-  }
+  for (auto site = model.sites.rbegin(); site != model.sites.rend(); ++site) switch_site(**site, true);  // as the guard does
   place_selected_biases(model);
 }
 GRAFT_SHARED_FUNCTION(enable_everywhere<>)

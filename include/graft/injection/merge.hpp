@@ -41,6 +41,14 @@ struct MergeReport {
 };
 
 namespace detail {
+/// Merging and its undoing change the weights that are in use. @throws MergeError
+template <class = OnDemand>
+void check_enabled(const ModelSites& model) {
+  if (!is_enabled(model))
+    fail<MergeError>("the model's adapters are disabled", "its base weights are in use as they are",
+                     "let the AdapterGuard go first, or enable_adapter_layers() in a copy");
+}
+
 /// One merge over a whole model: everything is checked and kept before the first weight changes.
 template <class = OnDemand>
 class Merger {
@@ -49,8 +57,7 @@ class Merger {
       : model_(model), options_(options), for_good_(for_good), tied_(model) {}
 
   [[nodiscard]] MergeReport merge(const Names& names) {
-    if (!is_enabled(model_))
-      fail<MergeError>("the model's adapters are disabled", "its base weights are in use as they are", "let the AdapterGuard go first, or enable_adapter_layers() in a copy");
+    check_enabled(model_);
     settle(names);
     if (!fresh_.empty() || for_good_) {
       plan();
@@ -231,8 +238,7 @@ MergeReport unmerge(const ModelSites& model) {
     report.warnings.push_back("no adapter is merged");
     return report;
   }
-  if (!is_enabled(model))
-    fail<MergeError>("the model's adapters are disabled", "its base weights are in use as they are", "let the AdapterGuard go first, or enable_adapter_layers() in a copy");
+  check_enabled(model);
   for (const auto& site : model.sites)
     if (const SiteTable* table = site->table()) check_undo(*table);
   Workspace workspace;
