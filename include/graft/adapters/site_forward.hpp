@@ -49,6 +49,10 @@ class SiteForward {
   /// y becomes the result for x.
   void run(const SiteInput<T>& x, Out<T> y) const {
     if (selected_.empty()) return call_base<L, T, Axes>(layer_, x, y, batch_.workspace);
+    if (has_one_update(y)) {
+      call_base<L, T, Axes>(layer_, x, y, batch_.workspace);
+      return add_level(selected_.all()[0].adapter->depth, selected_.all(), x, y, base_weight_of(layer_));
+    }
     with_steps_before(x, [](const Segment&, const Out<T>&) {}, [&](const SiteInput<T>& seen) {
       // one product for all rows, so that base rows keep the bits that they have without adapters
       if (!(any_copy_ && batch_.segments.size() == 1)) call_base<L, T, Axes>(layer_, seen, y, batch_.workspace);
@@ -78,6 +82,14 @@ class SiteForward {
     } else {
       return (static_cast<const ModuleCopy<L>&>(*one.adapter->copy).layer);
     }
+  }
+
+  /// Whether all rows want one adapter, which acts on their results alone: a small layer would feel the way through all steps.
+  [[nodiscard]] bool has_one_update(const Out<T>& y) const {
+    const std::span<const Selected> all = selected_.all();
+    if (all.size() != 1 || any_before_ || all[0].segment->rows != y.rows()) return false;
+    const SiteAdapter& only = *all[0].adapter;
+    return only.state && !only.copy && !only.tokens && !only.bias;
   }
 
   /// Calls then(x after all steps before the base product), and before it changed(segment, x) for what they changed.
