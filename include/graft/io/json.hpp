@@ -12,7 +12,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "../core/compile_once.hpp"
 #include "../core/error.hpp"
+#include "../core/on_demand.hpp"
 #include "json_text.hpp"
 
 namespace graft {
@@ -87,8 +89,8 @@ class JsonCheck {
   std::vector<std::set<std::string>> keys_;
 };
 
-inline void append_python_json(std::string& text, const Json& value, const PythonJsonOptions& options,
-                               std::size_t depth) {
+template <class = OnDemand>
+void append_python_json(std::string& text, const Json& value, const PythonJsonOptions& options, std::size_t depth) {
   const auto new_line = [&](std::size_t level) {
     if (options.indent) text += "\n" + std::string(options.indent * level, ' ');
   };
@@ -125,12 +127,14 @@ inline void append_python_json(std::string& text, const Json& value, const Pytho
     text += value.dump();
   }
 }
+GRAFT_SHARED_FUNCTION(append_python_json<>)
 }  // namespace detail
 
 /// Reads a JSON text. `source` names it in errors.
 /// @throws FileError for anything that is not one valid JSON value, with line and column; for keys that stand
 /// twice in one object; for numbers that do not fit 64 bits.
-[[nodiscard]] inline Json parse_json(std::string_view text, const std::string& source) {
+template <class = OnDemand>
+[[nodiscard]] Json parse_json(std::string_view text, const std::string& source) {
   detail::JsonCheck check;
   if (text.find('\0') != std::string_view::npos)
     check.problem = "it contains a zero byte";
@@ -141,6 +145,7 @@ inline void append_python_json(std::string& text, const Json& value, const Pytho
                     "repair it, or save or download it again");
   return Json::parse(text.begin(), text.end(), nullptr, false);
 }
+GRAFT_SHARED_FUNCTION(parse_json<>)
 
 /// A value as Python's `json.dumps` writes it: ASCII alone, floats in their shortest form.
 [[nodiscard]] inline std::string python_json(const Json& value, const PythonJsonOptions& options = {}) {

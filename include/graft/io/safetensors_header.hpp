@@ -11,7 +11,9 @@
 #include <utility>
 #include <vector>
 
+#include "../core/compile_once.hpp"
 #include "../core/dtype.hpp"
+#include "../core/on_demand.hpp"
 #include "../tensor/shape.hpp"
 #include "json.hpp"
 
@@ -164,7 +166,8 @@ class HeaderReader {
 }  // namespace detail
 
 /// Reads the text of a header. What is wrong with it stands in `problem`.
-[[nodiscard]] inline Header parse_header(std::string_view text) {
+template <class = OnDemand>
+[[nodiscard]] Header parse_header(std::string_view text) {
   detail::HeaderReader reader;
   const std::size_t first = text.find_first_not_of(" \t\r\n");
   if (first == std::string_view::npos || text[first] != '{')
@@ -175,6 +178,7 @@ class HeaderReader {
     nlohmann::json::sax_parse(text.begin(), text.end(), &reader);
   return std::move(reader.header);
 }
+GRAFT_SHARED_FUNCTION(parse_header<>)
 
 /// Writes a header as the reference implementation does, padded with spaces to a multiple of eight bytes.
 [[nodiscard]] inline std::string header_text(const std::vector<Entry>& entries, const Metadata& metadata) {
