@@ -43,6 +43,13 @@ TEST_CASE("keys are put together from their parts") {
   CHECK(memory_key("e", "lora_embedding_A", "x", "") == "e.lora_embedding_A.x");
 }
 
+TEST_CASE("a key is of a module, not of one whose name begins alike") {
+  static_assert(is_key_of("a.b.weight", "a.b"));
+  static_assert(is_key_of("a.b", "a.b"));
+  static_assert(!is_key_of("a.bc.weight", "a.b"));
+  static_assert(!is_key_of("a", "a.b"));
+}
+
 TEST_CASE("a rank pattern's key may carry the prefix and the adapter's name") {
   static_assert(rank_pattern_path("m.q.lora_E", "default") == "m.q");
   static_assert(rank_pattern_path("m.q.lora_E.default", "default") == "m.q");

@@ -60,6 +60,9 @@ TEST_CASE("parts of a path") {
   static_assert(graft::last_segment("q_proj") == "q_proj");
   static_assert(graft::parent_path("layers.0.q_proj") == "layers.0");
   static_assert(graft::parent_path("q_proj").empty());
+  static_assert(graft::ancestor_path("layers.0.q_proj", 0) == "layers.0.q_proj");
+  static_assert(graft::ancestor_path("layers.0.q_proj", 2) == "layers");
+  static_assert(graft::ancestor_path("layers.0.q_proj", 4).empty());
   static_assert(graft::last_segments("layers.0.q_proj", 0).empty());
   static_assert(graft::last_segments("layers.0.q_proj", 1) == "q_proj");
   static_assert(graft::last_segments("layers.0.q_proj", 2) == "0.q_proj");

@@ -94,3 +94,70 @@ TEST_CASE("tied weights count once, copies and trained biases as what they are")
   graft::set_requires_grad(net, "a", false);
   CHECK(graft::get_nb_trainable_parameters(net).trainable == 0);
 }
+
+namespace {
+struct Side {
+  graft::Adaptable<graft::Linear<>> fc{5, 7};
+  graft::Adaptable<graft::LayerNorm<>> norm{7};
+  GRAFT_MODULE(fc, norm)
+};
+struct Small {
+  graft::Adaptable<graft::Linear<>> lin{5, 5};
+  Side side;
+  GRAFT_MODULE(lin, side)
+};
+struct Holding {
+  graft::Adaptable<graft::Linear<>> lin{5, 5};
+  Side side;
+  graft::Adaptable<graft::MultiheadAttention<>> m{6, 2};
+  GRAFT_MODULE(lin, side, m)
+};
+Strings names_of(const std::vector<graft::LayerStatus>& layers) {
+  Strings names;
+  for (const auto& layer : layers) names.push_back(layer.name + " " + layer.module_type);
+  return names;
+}
+}  // namespace
+
+// Real PEFT 0.21.2 was asked about the same modules. It prints names as they are in memory, and LoRA in a saved module once for
+// every copy: `side.original_module.fc`, `side.modules_to_save.a.fc`.
+TEST_CASE("a module that is saved whole is one layer") {
+  const LoraConfig saving{.r = 2, .target_modules = {"lin"}, .modules_to_save = {"side", "m"}};
+  Holding net;
+  (void)graft::inject_adapter_in_model(saving, net, "a");
+  (void)graft::inject_adapter_in_model(saving, net, "b", {.activate = false});
+  graft::set_adapter(net, "a");
+  const auto layers = graft::get_layer_status(net);
+  CHECK(names_of(layers) == Strings{"lin lora.Linear", "side ModulesToSaveWrapper", "m ModulesToSaveWrapper"});
+  for (const auto& layer : layers) {
+    CHECK(layer.available_adapters == Strings{"a", "b"});
+    CHECK(layer.active_adapters == Strings{"a"});
+    CHECK(layer.requires_grad == std::map<std::string, bool>{{"a", true}, {"b", false}});
+    CHECK(layer.devices.at("b") == Strings{"cpu"});
+    CHECK(layer.irregular.empty());
+  }
+  CHECK(graft::get_model_status(net).num_adapter_layers == 3);
+  (void)graft::inject_adapter_in_model(LoraConfig{.r = 2, .target_modules = {"fc"}}, net, "c");
+  CHECK(names_of(graft::get_layer_status(net)) ==
+        Strings{"lin lora.Linear", "side ModulesToSaveWrapper", "side.fc lora.Linear", "m ModulesToSaveWrapper"});
+  CHECK(graft::get_layer_status(net)[2].available_adapters == Strings{"c"});
+  trained::fill(net, "c");
+  (void)graft::merge_adapter(net);
+  CHECK(graft::get_layer_status(net)[1].merged_adapters.empty());
+  CHECK(graft::get_layer_status(net)[2].merged_adapters == Strings{"c"});
+  (void)graft::unmerge_adapter(net);
+  for (const char* name : {"a", "b", "c"}) graft::delete_adapter(net, name);
+  const auto left = graft::get_layer_status(net);
+  CHECK(names_of(left) == Strings{"lin lora.Linear", "side ModulesToSaveWrapper", "side.fc lora.Linear", "m ModulesToSaveWrapper"});
+  for (const auto& layer : left) CHECK(layer.available_adapters.empty());
+}
+
+TEST_CASE("a model in which modules are saved whole has as many parameters as PEFT says") {
+  Small net;
+  const LoraConfig saving{.r = 2, .target_modules = {"lin"}, .modules_to_save = {"side"}};
+  (void)graft::inject_adapter_in_model(saving, net, "a");
+  (void)graft::inject_adapter_in_model(saving, net, "b", {.activate = false});
+  graft::set_adapter(net, "a");
+  CHECK(graft::get_model_status(net).trainable_params == 76);
+  CHECK(graft::get_model_status(net).total_params == 238);
+}

@@ -55,6 +55,18 @@ TEST_CASE("what stands in a module is as many components deeper as it has wrappe
   CHECK(graft::detail::wrapped_modules(sites).empty());
 }
 
+TEST_CASE("what stands in a module that is saved whole is below original_module, in each one around it") {
+  graft::detail::WrappedModules modules;
+  for (const char* path : {"a.side", "a", "side", "a.side"}) modules.save(path);
+  CHECK(modules.inside("a.side.fc.weight") == "a.original_module.side.original_module.fc.weight");
+  CHECK(modules.inside("a.sides.fc") == "a.original_module.sides.fc");
+  CHECK(modules.inside("side") == "side");
+  CHECK(modules.within("side") == "side.original_module");
+  CHECK(modules.within("a.b") == "a.original_module.b");
+  CHECK(modules.is_saved("a.side"));
+  CHECK_FALSE(modules.is_saved("a.sides"));
+}
+
 TEST_CASE("keys of a module of which two parameters and a layer are adapted: PEFT's own") {
   One model;
   (void)graft::inject_adapter_in_model(config(), model);

@@ -32,6 +32,7 @@ struct SiteAdapter {
 
   unsigned depth = 0;                     ///< how many wrappers of other methods are around it, whose base it is part of
   bool with_outer = false;                ///< it came with what the adapter has at the site around it, and its keys stand inside of that site's
+  unsigned saved_above = 0;               ///< its copy is part of one of the module so many segments up its path: 0 for the site itself
 
   [[nodiscard]] std::shared_ptr<SiteAdapter> clone() const {
     auto same = std::make_shared<SiteAdapter>();
@@ -43,6 +44,7 @@ struct SiteAdapter {
     same->tied_to = tied_to;
     same->depth = depth;
     same->with_outer = with_outer;
+    same->saved_above = saved_above;
     return same;
   }
 };

@@ -23,6 +23,7 @@ struct SiteEntry {
   unsigned site = 0;                        ///< the site's number
   std::shared_ptr<AdapterRecord> record{};  ///< null: deleted; the number stays so that stale selections are seen
   std::optional<Wrapper> left_behind{};     ///< by a deleted adapter: PEFT keeps the wrapper, empty
+  unsigned left_above = 0;                  ///< where around the site such a wrapper of a copy is
 
   // for verbs, of which one runs at a time; null where there is none
   [[nodiscard]] SiteAdapter* here() const { return record ? record->generation.own()->at(site) : nullptr; }
@@ -31,6 +32,8 @@ struct SiteEntry {
   [[nodiscard]] TokenRows* tokens() const { return here() ? here()->tokens.get() : nullptr; }
   [[nodiscard]] unsigned depth() const { return here() ? here()->depth : 0; }
   [[nodiscard]] ParameterData* bias() const { return here() ? here()->bias.get() : nullptr; }
+  /// How many segments above the site the module is that its wrapper of a copy is around.
+  [[nodiscard]] unsigned saved_above() const { return here() ? here()->saved_above : left_above; }
 
   /// None for an adapter that trains no more than the bias.
   [[nodiscard]] std::optional<Wrapper> wrapper() const {
@@ -45,6 +48,7 @@ struct SiteEntry {
     same.id = id;
     same.site = site;
     same.left_behind = left_behind;
+    same.left_above = left_above;
     if (!record) return same;
     same.record = std::make_shared<AdapterRecord>(id, record->name(), record->config());
     same.record->set_strength(record->strength());

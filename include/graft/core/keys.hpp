@@ -50,6 +50,11 @@ struct NestedModule {
   return nested;
 }
 
+/// Whether a key is of a module, or of what is in it.
+[[nodiscard]] constexpr bool is_key_of(std::string_view key, std::string_view module) {
+  return key.starts_with(module) && (key.size() == module.size() || key[module.size()] == '.');
+}
+
 /// "path.name", or "name" at the root.
 [[nodiscard]] inline std::string join_path(std::string_view path, std::string_view name) {
   std::string whole(path);

@@ -76,6 +76,12 @@ class Segments {
   return dot == path.npos ? std::string_view{} : path.substr(0, dot);
 }
 
+/// A path without its last `count` segments: "layers" of "layers.0.q_proj" and 2.
+[[nodiscard]] constexpr std::string_view ancestor_path(std::string_view path, std::size_t count) {
+  for (; count > 0; --count) path = parent_path(path);
+  return path;
+}
+
 /// The last `count` segments of a path, or all of it when it has fewer.
 [[nodiscard]] constexpr std::string_view last_segments(std::string_view path, std::size_t count) {
   std::size_t begin = path.size();

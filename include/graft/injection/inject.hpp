@@ -123,7 +123,7 @@ inline void tie_tokens(const ModelSites& model, const NewSiteAdapters& adapters)
   for (const std::size_t site : plan.copied) {
     at(site).copy = model.sites[site]->make_copy();
     at(site).copy_trains = !is_inference(plan.config);
-    at(site).with_outer = comes_with_attention(model, plan.copied, *model.sites[site]);
+    at(site).saved_above = saved_above(plan.saved_modules, model.sites[site]->path());
   }
   for (const TokenSite& one : plan.tokens) {
     at(one.site).tokens = make_tokens(model, one, is_inference(plan.config));

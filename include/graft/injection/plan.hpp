@@ -27,6 +27,7 @@ struct InjectionPlan {
   };
   std::vector<AdaptedSite> adapted{};
   std::vector<std::size_t> copied{};        ///< sites that are saved whole
+  std::vector<std::string> saved_modules{};  ///< the modules that these are part of
   std::vector<TiedEnds> ties{};             ///< sites that share one adapter
   std::vector<TokenSite> tokens{};          ///< sites of which rows are trained
   std::vector<std::size_t> biases{};        ///< sites whose base bias the adapter trains
@@ -61,6 +62,7 @@ class Planner {
     for (auto list : {&InjectReport::unmatched_targets, &InjectReport::near_misses, &InjectReport::warnings})
       for (std::string& line : of_parameters.*list) (plan_.report.*list).push_back(std::move(line));
     plan_.copied = std::move(targets.copied);
+    plan_.saved_modules = std::move(targets.saved_modules);
     visit_config(plan_.config, [&](const auto& config) { plan_sites(config, targets.sites); });
     for (const TargetedParameter& one : parameters_) targets.sites.push_back(one.site);
     visit_config(plan_.config, [&](const auto& config) { plan_biases(bias_of(config), targets.sites); });

@@ -11,6 +11,7 @@
 #include "../core/sort.hpp"
 #include "attention_sites.hpp"
 #include "nested_keys.hpp"
+#include "plan_saved.hpp"
 #include "report.hpp"
 #include "targets.hpp"
 
@@ -20,6 +21,7 @@ namespace graft::detail {
 struct TargetPlan {
   std::vector<std::size_t> sites;
   std::vector<std::size_t> copied;
+  std::vector<std::string> saved_modules;  ///< that are copied as a whole
   InjectReport report;
 };
 
@@ -76,7 +78,9 @@ class TargetPlanner {
     if (!fields_.targets->is_set() && !with_parameters_)
       fail<ConfigError>("target_modules is not set", "for a model of yours there is no default list of targets",
                         "name the modules, or pass graft::all_linear");
-    plan_saved_modules();
+    SavedModules saved = SavedModulesPlanner(model_, *fields_.modules_to_save, options_, plan_.report).make();
+    plan_.copied = std::move(saved.sites);
+    plan_.saved_modules = std::move(saved.modules);
     if (options_.state_dict) take_from_state_dict();
     else if (fields_.targets->kind() == TargetModules::Kind::all_linears) take_all_linear();
     else take_matches();
@@ -205,62 +209,6 @@ class TargetPlanner {
                         "AdaLoRA and IA3 fit linear layers and convolutions, LoRA embeddings and attentions too",
                         "exclude it with exclude_modules, or use LoRA");
     take_with_output(model_, std::size_t(node->site), plan_.sites);
-  }
-
-  /// An entry of modules_to_save takes the site of that name, or every layer of a module of that name.
-  void plan_saved_modules() {
-    for (const std::string& name : *fields_.modules_to_save) {
-      bool is_used = false;
-      for (const std::string_view path : with_containers(model_.nodes)) {
-        if (path.empty() || !names_saved_module(path, name)) continue;
-        is_used = true;
-        for (const ModelNode& node : model_.nodes) {
-          const bool is_inside = node.path == path || (node.path.starts_with(path) && node.path.size() > path.size() &&
-                                                       node.path[path.size()] == '.');
-          if (!is_inside || !node.is_layer) continue;
-          if (node.site < 0)
-            fail<TargetError>("modules_to_save names '" + node.path + "', a plain " + std::string(node.type) +
-                                  " without room for a copy",
-                              "a layer keeps the type it was declared with",
-                              "declare it graft::Adaptable<" + std::string(node.type) + "<…>>");
-          if (!model_.sites[std::size_t(node.site)]->can_copy())
-            fail<TargetError>("modules_to_save names '" + node.path + "', a " + std::string(node.type) + " that cannot be copied",
-                              "the adapter keeps a whole copy of the layer, and the class has no copy constructor",
-                              "give it one, or leave it out of modules_to_save");
-          if (std::find(plan_.copied.begin(), plan_.copied.end(), std::size_t(node.site)) == plan_.copied.end())
-            plan_.copied.push_back(std::size_t(node.site));
-        }
-        for (const BaseTensor& tensor : model_.plain)
-          if (tensor.key.starts_with(path) && tensor.key.size() > path.size() && tensor.key[path.size()] == '.')
-            fail<TargetError>("modules_to_save names '" + std::string(path) + "', whose '" + tensor.key + "' has no room for a copy",
-                              "only layers declared graft::Adaptable<…> can be copied, and a module is saved whole",
-                              "name the layers that can be copied instead");
-      }
-      warn_of_plain_ends(name, "modules_to_save", "save '", "' whole too");
-      if (!is_used) plan_.report.warnings.push_back("modules_to_save has an entry that matches no module: '" + name + "'");
-    }
-  }
-
-  /// graft takes names by whole components; in Python the same config would reach further.
-  void warn_of_plain_ends(const std::string& name, const char* field, const char* before, const char* after) {
-    if (options_.file || name.empty()) return;
-    for (const ModelNode& node : model_.nodes)
-      if (node.is_layer && node.path.ends_with(name) && !matches(node.path, name))
-        plan_.report.warnings.push_back(std::string(field) + " names '" + name + "': PEFT compares plain ends and would " +
-                                        before + node.path + after);
-  }
-
-  /// PEFT's plain `endswith` where a file has weights for it, whole components otherwise.
-  [[nodiscard]] bool names_saved_module(std::string_view path, const std::string& name) const {
-    if (matches(path, name)) return true;
-    if (!options_.file || !path.ends_with(name)) return false;
-    for (const auto& [key, view] : *options_.file) {
-      const std::string_view bare = strip_peft_prefix(key);
-      if (!bare.starts_with(path) || bare.size() <= path.size() || bare[path.size()] != '.') continue;
-      // an adapter's own keys, and biases, stand there without a copy too
-      if (adapted_module_of(bare).empty() && last_segment(bare) != "bias" && !bare.ends_with(token_parameter)) return true;
-    }
-    return false;
   }
 
   void report_unmatched(const std::vector<bool>& is_used, const std::vector<bool>& is_saved) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -269,10 +268,11 @@ void remove_everywhere(const ModelSites& model, const AdapterRecord& record) {
   for (const auto& site : model.sites)
     if (SiteTable* table = site->table())
       if (SiteEntry* entry = table->find(id)) {
-        const std::optional<Wrapper> wrapper = entry->wrapper();
-        *entry = SiteEntry{};
-        entry->id = id;
-        entry->left_behind = wrapper;
+        SiteEntry left;
+        left.id = id;
+        left.left_behind = entry->wrapper();
+        left.left_above = entry->saved_above();
+        *entry = std::move(left);
       }
   if (AdapterDirectory* directory = directory_of(model)) directory->remove(id);
 }

@@ -76,12 +76,12 @@ namespace detail {
   if (with_outer && site.outer()) return module_inside(site.outer()->path(), site.path());
   return nested_path(site.path(), depth);
 }
-/// The module of a site, or of a part of what the site around it is inside of, in a wrapper of `modules_to_save`:
-/// "head.original_module", "attn.original_module.out_proj".
-[[nodiscard]] inline std::string copied_module(const AnySite& site, std::string_view in_wrapper, bool with_outer) {
-  if (!with_outer || !site.outer()) return join_path(site.path(), in_wrapper);
-  const std::string& outer = site.outer()->path();
-  return join_path(join_path(outer, in_wrapper), std::string_view(site.path()).substr(outer.empty() ? 0 : outer.size() + 1));
+/// A site inside of a wrapper of `modules_to_save` around the module so many segments up its path:
+/// "head.original_module", of 1 "side.original_module.fc".
+[[nodiscard]] inline std::string copied_module(const AnySite& site, std::string_view in_wrapper, unsigned above) {
+  const std::string_view module = ancestor_path(site.path(), above);
+  const std::string_view rest = std::string_view(site.path()).substr(module.size());
+  return join_path(join_path(module, in_wrapper), module.empty() || rest.empty() ? rest : rest.substr(1));
 }
 /// Whether PEFT has put a tuner layer around what the site is inside of, and so passes over the site itself.
 [[nodiscard]] inline bool is_inside_adapted(const AnySite& site) {

@@ -22,13 +22,13 @@ void collect_saved_biases(const ModelSites& model, const AdapterRecord& record, 
     const SiteTable* table = site->table();
     const SiteEntry* entry = table ? table->find(record.id) : nullptr;
     if (!entry || !entry->copy()) continue;
-    const bool with_outer = entry->here()->with_outer;
+    const unsigned above = entry->saved_above();
     const auto collect = [&](AnyModuleCopy* copy, const std::string& wrapper) {
       for (const BaseTensor& tensor : site->tensors(copy))
-        if (tensor.key == "bias") state_dict.insert(join_path(copied_module(*site, wrapper, with_outer), tensor.key), tensor.read());
+        if (tensor.key == "bias") state_dict.insert(join_path(copied_module(*site, wrapper, above), tensor.key), tensor.read());
     };
     collect(nullptr, "original_module");
-    collect(entry->copy(), with_outer ? "modules_to_save." + record.name() : "modules_to_save");
+    collect(entry->copy(), above ? "modules_to_save." + record.name() : "modules_to_save");
   }
 }
 
@@ -47,23 +47,24 @@ template <class = OnDemand>
         else return false;
       },
       record->config());
-  if (!trains_all_biases) return state_dict;
-  collect_saved_biases(model, *record, biases);
-  for (const SecondKey& key : second_keys(model, parts)) insert_again(biases, key);  // PEFT finds biases by every name that they have
-  for (const auto& [key, view] : biases) state_dict.insert(key, view);
+  const std::vector<SecondKeys> again = second_keys(model, parts);
+  if (trains_all_biases) {
+    collect_saved_biases(model, *record, biases);
+    for (const SecondKeys& second : again)  // PEFT finds biases by every name that they have
+      for (const SecondKey& key : second.keys) insert_again(biases, key);
+    for (const auto& [key, view] : biases) state_dict.insert(key, view);
+  }
+  for (std::size_t i = 0; i < again.size(); ++i)
+    if (again[i].is_in_copy) insert_again(state_dict, {model.second_names[i].first, model.second_names[i].path});
   return state_dict;
 }
 GRAFT_SHARED_FUNCTION(adapter_state_dict<>)
 
+/// Whether such a wrapper is around the layer itself.
 template <class = OnDemand>
 [[nodiscard]] bool has_wrapper(const SiteTable* table, Wrapper kind) {
-  return table && std::any_of(table->entries.begin(), table->entries.end(), [&](const SiteEntry& one) { return one.wrapper() == kind; });
-}
-/// Whether a copy of the layer is part of one of what is around it.
-template <class = OnDemand>
-[[nodiscard]] bool is_copied_with_outer(const SiteTable& table) {
-  return std::any_of(table.entries.begin(), table.entries.end(),
-                     [](const SiteEntry& one) { return one.copy() && one.here()->with_outer; });
+  return table && std::any_of(table->entries.begin(), table->entries.end(),
+                              [&](const SiteEntry& one) { return one.wrapper() == kind && !one.saved_above(); });
 }
 template <class = OnDemand>
 [[nodiscard]] unsigned deepest_of(const SiteTable* table) {
@@ -95,10 +96,7 @@ template <class = OnDemand>
 [[nodiscard]] std::string layer_module(const AnySite& site, const WrappedModules& modules) {
   const SiteTable* table = site.table();
   const bool is_bare = site.kind() == LayerKind::parameter && !has_wrapper(table, Wrapper::copies);
-  const std::string infix = is_bare ? "" : base_infix(table);
-  const bool is_copied_inside = infix == "original_module" && is_copied_with_outer(*table);
-  return modules.inside(is_copied_inside ? copied_module(site, infix, true)
-                                         : join_path(adapter_module(site, 0, is_inside_adapted(site)), infix));
+  return join_path(modules.inside(adapter_module(site, 0, is_inside_adapted(site))), is_bare ? "" : base_infix(table));
 }
 /// The tensors of a site's layer.
 template <class = OnDemand>
@@ -128,11 +126,10 @@ void collect_adapters(const AnySite& site, const WrappedModules& modules, StateD
             if (parameter.name == name)
               state_dict.insert(memory_key(module, name, entry.record->name(), parameter.suffix), parameter.data->view());
   }
-  for (SiteEntry& entry : table->entries)
-    if (entry.copy())
+  for (SiteEntry& entry : table->entries)  // copies of a module that holds sites come behind all of them
+    if (entry.copy() && !entry.saved_above() && !modules.is_saved(site.path()))
       for (const BaseTensor& tensor : site.tensors(entry.copy()))
-        state_dict.insert(join_path(modules.inside(copied_module(site, "modules_to_save." + entry.record->name(), entry.here()->with_outer)), tensor.key),
-                          tensor.read());
+        state_dict.insert(join_path(join_path(path, "modules_to_save." + entry.record->name()), tensor.key), tensor.read());
   for (SiteEntry& entry : table->entries)
     if (const TokenRows* tokens = entry.tokens())
       state_dict.insert(memory_key(path, token_parameter, entry.record->name(), ""), tokens->rows().view());
@@ -157,39 +154,93 @@ void for_each_in_order(const ModelSites& model, Plain plain, Site site, Again ag
   plain_until(model.sites.size(), model.plain.size());
 }
 
-/// Parameters' adapters stand behind everything that their module holds, as the module's wrappers do.
+/// Collects what a model holds in torch's order: what a module's own wrappers hold stands behind everything that is in it.
+template <class = OnDemand>
+class WholeStateDict {
+ public:
+  explicit WholeStateDict(const ModelSites& model) : model_(model), modules_(wrapped_modules(model)), saved_(saved_modules(model)) {}
+
+  [[nodiscard]] StateDict collect() && {
+    for_each_in_order(
+        model_,
+        [&](const BaseTensor& tensor) {
+          go_to(tensor.key);
+          all_.insert(modules_.inside(tensor.key), tensor.read());
+        },
+        [&](const AnySite& site) { collect(site); },
+        [&](const SecondName& name) {
+          go_to(name.path);
+          insert_again(all_, spelt(name));
+        });
+    go_to("");
+    return std::move(all_);
+  }
+
+ private:
+  /// A module that the walk is in, and what waits for its end.
+  struct Open {
+    std::string_view path;
+    const SavedModule* saved = nullptr;
+    std::size_t begin = 0;                     ///< where in the state dict what is in it begins
+    std::vector<const AnySite*> parameters{};  ///< its own, which may have adapters
+  };
+
+  void go_to(std::string_view path) {
+    for (; !open_.empty() && (path == open_.back().path || !is_key_of(path, open_.back().path)); open_.pop_back()) leave(open_.back());
+    for (const SavedModule& one : saved_)
+      if (is_key_of(path, one.path) && std::none_of(open_.begin(), open_.end(), [&](const Open& open) { return open.saved == &one; }))
+        open_.push_back({one.path, &one, all_.size()});
+  }
+  void leave(const Open& module) {
+    for (const AnySite* site : module.parameters) collect_adapters(*site, modules_, all_);
+    if (module.saved)
+      for (const SavedModule::Copy& copy : module.saved->copies) collect_copy(module, copy);
+  }
+
+  void collect(const AnySite& site) {
+    go_to(site.path());
+    collect_layer(site, modules_, all_);
+    if (site.kind() != LayerKind::parameter) return collect_adapters(site, modules_, all_);
+    const std::string_view module = parent_path(site.path());
+    if (open_.empty() || open_.back().path != module) open_.push_back({module});
+    open_.back().parameters.push_back(&site);
+  }
+
+  /// PEFT copies a module with all that was injected into it: the adapters of others stand in a copy again.
+  void collect_copy(const Open& module, const SavedModule::Copy& copy) {
+    StateDict own;  // by the original's keys
+    for (const auto& site : model_.sites)
+      if (const SiteTable* table = site->table(); table && is_key_of(site->path(), module.path))
+        if (const SiteEntry* entry = table->find(copy.id); entry && entry->copy())
+          for (const BaseTensor& tensor : site->tensors(entry->copy()))
+            own.insert(join_path(layer_module(*site, modules_), tensor.key), tensor.read());
+    for (const SecondName& name : model_.second_names)
+      if (is_key_of(name.path, module.path)) insert_again(own, spelt(name));
+    const std::string original = modules_.within(std::string(module.path));
+    const std::string saved = join_path(modules_.inside(std::string(module.path)), "modules_to_save." + copy.name);
+    std::vector<StateDict::value_type> entries;
+    for (auto entry = all_.begin() + std::ptrdiff_t(module.begin); entry != all_.end(); ++entry)
+      if (is_key_of(entry->first, original)) {
+        const TensorView* view = own.find(entry->first);
+        entries.emplace_back(saved + entry->first.substr(original.size()), view ? *view : entry->second);
+      }
+    for (StateDict::value_type& entry : entries) all_.insert(std::move(entry));
+  }
+
+  [[nodiscard]] SecondKey spelt(const SecondName& name) const {
+    return second_key(model_, modules_, name, [&](std::size_t i) { return layer_module(*model_.sites[i], modules_); });
+  }
+
+  const ModelSites& model_;
+  WrappedModules modules_;
+  std::vector<SavedModule> saved_;
+  std::vector<Open> open_;
+  StateDict all_;
+};
+
 template <class = OnDemand>
 [[nodiscard]] StateDict whole_state_dict(const ModelSites& model) {
-  const WrappedModules modules = wrapped_modules(model);
-  StateDict all;
-  std::vector<std::pair<std::string_view, std::vector<const AnySite*>>> waiting;
-  const auto leave_for = [&](std::string_view key) {
-    const auto is_in = [&](std::string_view module) {
-      return key.starts_with(module) && key.size() > module.size() && key[module.size()] == '.';
-    };
-    for (; !waiting.empty() && !is_in(waiting.back().first); waiting.pop_back())
-      for (const AnySite* site : waiting.back().second) collect_adapters(*site, modules, all);
-  };
-  for_each_in_order(
-      model,
-      [&](const BaseTensor& tensor) {
-        leave_for(tensor.key);
-        all.insert(modules.inside(tensor.key), tensor.read());
-      },
-      [&](const AnySite& site) {
-        leave_for(site.path());
-        collect_layer(site, modules, all);
-        if (site.kind() != LayerKind::parameter) return collect_adapters(site, modules, all);
-        const std::string_view module = parent_path(site.path());
-        if (waiting.empty() || waiting.back().first != module) waiting.push_back({module, {}});
-        waiting.back().second.push_back(&site);
-      },
-      [&](const SecondName& name) {
-        leave_for(name.path);
-        insert_again(all, second_key(model, modules, name, [&](std::size_t i) { return layer_module(*model.sites[i], modules); }));
-      });
-  leave_for("");
-  return all;
+  return WholeStateDict<>(model).collect();
 }
 GRAFT_SHARED_FUNCTION(whole_state_dict<>)
 }  // namespace detail

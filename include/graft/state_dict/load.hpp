@@ -9,6 +9,7 @@
 
 #include "../core/compile_once.hpp"
 #include "../core/on_demand.hpp"
+#include "../core/text.hpp"
 #include "../injection/merged.hpp"
 #include "../injection/plan_ties.hpp"
 #include "collect.hpp"
@@ -63,8 +64,8 @@ class Loader {
   /// The same, of an adapter: the report says that it was left out.
   void leave_out(std::string key) { places_.add(std::move(key), left_out); }
   /// Keys of what was added so far, below other names of their modules. Of several the latest counts, as in torch.
-  void add_again(const std::vector<std::string>& modules, const std::vector<std::string>& names) {
-    last_name_ = std::max(places_.add_again(modules, names, last_name_), beside_.add_again(modules, names, last_name_));
+  void add_again(const std::vector<SecondKey>& keys) {
+    last_name_ = std::max(places_.add_again(keys, last_name_), beside_.add_again(keys, last_name_));
   }
 
   [[nodiscard]] LoadReport load(const StateDict& state_dict) && {
@@ -169,7 +170,7 @@ void accept_base_keys(const ModelSites& model, const AdapterParts& parts, Loader
   for (std::size_t i = 0; i < model.sites.size(); ++i)
     // with bias = all, PEFT writes the original's biases of a saved module too
     if (parts.at[i] && parts.at[i]->copy)
-      loader.accept(join_path(copied_module(*model.sites[i], "original_module", parts.at[i]->with_outer), "bias"));
+      loader.accept(join_path(copied_module(*model.sites[i], "original_module", parts.at[i]->saved_above), "bias"));
 }
 
 /// The shapes of a model's embedding tables.
@@ -229,9 +230,29 @@ template <class = OnDemand>
 /// Lets the keys of an adapter, and of what is saved beside it, stand under every name that their modules have.
 template <class = OnDemand>
 void add_second_names(const ModelSites& model, const AdapterParts& parts, Loader<>& loader) {
-  const std::vector<SecondKey> keys = second_keys(model, parts);
-  for (std::size_t i = 0; i < keys.size(); ++i)
-    loader.add_again({model.second_names[i].first, keys[i].module}, {model.second_names[i].path, keys[i].name});
+  const std::vector<SecondKeys> all = second_keys(model, parts);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    std::vector<SecondKey> keys = all[i].keys;
+    keys.push_back({model.second_names[i].first, model.second_names[i].path});
+    loader.add_again(keys);
+  }
+}
+
+/// Lets an adapter's keys stand as they do in memory, where its sites are in modules that others save whole.
+template <class = OnDemand>
+void add_keys_in_saved_modules(const ModelSites& model, const AdapterParts& parts, const StateDict& state_dict, Loader<>& loader) {
+  const auto is_in_wrapper = [](const StateDict::value_type& entry) {
+    const auto parts_of_key = segments(entry.first);
+    return std::find(parts_of_key.begin(), parts_of_key.end(), "original_module") != parts_of_key.end();
+  };
+  if (std::none_of(state_dict.begin(), state_dict.end(), is_in_wrapper)) return;  // no look at every adapter of the model then
+  const WrappedModules modules = wrapped_modules(model);
+  for (const SavedModule& saved : saved_modules(model)) {
+    if (std::any_of(saved.copies.begin(), saved.copies.end(), [&](const auto& copy) { return copy.name == parts.name; })) continue;
+    loader.add_again({{saved.path, modules.within(saved.path)}});
+    for (const SavedModule::Copy& copy : saved.copies)
+      loader.add_again({{saved.path, join_path(modules.inside(saved.path), "modules_to_save." + copy.name)}});
+  }
 }
 
 /// Both ends of a tie stand in the file. Where they differ PEFT keeps what it reads last, the head's.
@@ -267,6 +288,7 @@ LoadReport load_adapter_state(const ModelSites& model, const StateDict& state_di
     loader.add({key, tensor.dtype, tensor.shape, std::move(tensor.write), false});
   });
   add_second_names(model, parts, loader);
+  add_keys_in_saved_modules(model, parts, state_dict, loader);
   LoadReport report = std::move(loader).load(state_dict);
   nesting.keep();
   settle_ties(model, parts, report);

@@ -16,7 +16,8 @@ namespace detail {
 template <class = OnDemand>
 void add_second_names(const ModelSites& model, const WrappedModules& modules, Loader<>& loader) {
   if (model.second_names.empty()) return;
-  for (const SecondName& name : model.second_names) loader.add_again({name.first, modules.inside(name.first)}, {name.path, modules.inside(name.path)});
+  for (const SecondName& name : model.second_names)
+    loader.add_again({{name.first, name.path}, {modules.inside(name.first), modules.inside(name.path)}});
   for (const auto& [key, view] : whole_state_dict(model))
     for (const SecondName& name : model.second_names)
       if (is_key_of(key, modules.inside(name.path))) loader.leave_out(key);
@@ -47,10 +48,11 @@ LoadReport load_base_state(const ModelSites& model, const StateDict& state_dict,
   for (const auto& site : model.sites)
     for (BaseTensor& tensor : site->tensors()) {
       add(site->path(), tensor);
+      for (unsigned above = 1; above < segment_count(site->path()); ++above)
+        loader.add_spellings({join_path(copied_module(*site, "original_module", above), tensor.key)});
       if (!site->outer()) continue;
       const std::string inside = module_inside(site->outer()->path(), site->path());
-      loader.add_spellings({join_path(inside, tensor.key), join_path(join_path(inside, "base_layer"), tensor.key),
-                            join_path(copied_module(*site, "original_module", true), tensor.key)});
+      loader.add_spellings({join_path(inside, tensor.key), join_path(join_path(inside, "base_layer"), tensor.key)});
     }
   add_second_names(model, modules, loader);
   const StartMarks<> starts(model);

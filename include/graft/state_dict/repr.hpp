@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -58,17 +59,23 @@ class TreeText {
   }
   /// The node that stands open is a parameter with room: what was injected into it stands around its module.
   void close_parameter(std::string_view name, const LayerFacts& facts, Dtype dtype, Device device, const SiteTable* table) {
+    tell_saved_module(table);
     open_.pop_back();
     add_parameter(name, dtype, device, facts.stack.stored);
     if (!open_.empty()) open_.back().adapted.push_back({std::string(name), facts, table});
   }
-  /// Replaces the node that stands open by a finished text.
-  void close_with(std::string_view name, std::string text) { close(name, std::move(text)); }
+  /// Replaces the node that stands open by the finished text of a site.
+  void close_site(std::string_view name, std::string text, const SiteTable* table) {
+    tell_saved_module(table);
+    open_.back().is_saved = false;  // its own copies are in the text, of which those inside are parts
+    close(name, std::move(text));
+  }
 
   /// Keeps the text of a node for its other names.
   void remember(std::string_view path, std::string text) { known_.push_back({std::string(path), std::move(text)}); }
+  /// The node that was closed last, without its wrappers: PEFT puts these under the first name alone.
   void remember(std::string_view path) {
-    if (!open_.empty()) remember(path, open_.back().children.back().text);
+    if (!open_.empty()) remember(path, bare_);
   }
   /// What stands under `first` stands here too.
   void repeat(std::string_view name, std::string_view first) {
@@ -93,6 +100,8 @@ class TreeText {
     std::vector<Child> children, parameters;
     std::vector<Tensor> tensors;
     std::vector<AdaptedParameter> adapted;
+    bool is_saved = false;          // whole, by modules_to_save
+    std::map<unsigned, std::string> copies;  // the names of the adapters that do, by number
   };
 
   [[nodiscard]] std::string container_text(const Container& container) {
@@ -114,7 +123,26 @@ class TreeText {
     return {};
   }
 
+  /// The node that stands open is a site: of copies in it that are parts of others, the module above it is told.
+  void tell_saved_module(const SiteTable* table) {
+    if (!table) return;
+    for (const SiteEntry& entry : table->entries) {
+      const std::size_t above = entry.saved_above();
+      // what a tree begins with is a model, or a site's layer
+      if (entry.wrapper() != Wrapper::copies || !above || above + 1 >= open_.size()) continue;
+      Node& module = open_[open_.size() - 1 - above];
+      module.is_saved = true;
+      if (entry.record) module.copies.emplace(entry.id, entry.record->name());
+    }
+  }
+
   void close(std::string_view name, std::string text) {
+    bare_ = text;
+    if (open_.back().is_saved) {
+      std::vector<Child> copies;
+      for (const auto& [id, adapter] : open_.back().copies) copies.push_back({adapter, text});
+      text = saved_module_text(text, copies);
+    }
     for (const AdaptedParameter& one : open_.back().adapted)  // in the order of the list, the first innermost
       text = module_of_parameter_text(std::move(text), one.facts, one.table, one.name);
     open_.pop_back();
@@ -124,7 +152,7 @@ class TreeText {
 
   std::vector<Node> open_;
   std::vector<Child> known_;
-  std::string text_;
+  std::string text_, bare_;
 };
 
 template <class Node>
@@ -147,8 +175,9 @@ struct ReprHandler {
     } else if constexpr (enable_site<Node>) {
       TreeText layer;
       walk(node.base_layer(), ReprHandler{layer});
-      tree.close_with(place.name, site_text(layer.text(), facts_of(node.base_layer()), SiteAccess<Node>::table(node)));
-      tree.remember(place.path, layer.text());  // PEFT puts its wrapper under the first name alone
+      const SiteTable* table = SiteAccess<Node>::table(node);
+      tree.close_site(place.name, site_text(layer.text(), facts_of(node.base_layer()), table), table);
+      tree.remember(place.path, layer.text());
     } else {
       tree.close_module(place.name, type_name<Node>(), options_of(node));
       tree.remember(place.path);

@@ -14,12 +14,7 @@
 /// the others.
 namespace graft::detail {
 
-/// Whether a key is of a module, or of what is in it.
-[[nodiscard]] inline bool is_key_of(std::string_view key, std::string_view module) {
-  return key.starts_with(module) && (key.size() == module.size() || key[module.size()] == '.');
-}
-
-/// A second name as keys spell it: what stands below one of `modules` also stands below `name`. The module is what was
+/// A second name as keys spell it: what stands below `module` also stands below `name`. The module is what was
 /// there before PEFT put a wrapper around its first name, which the second one does not lead through.
 struct SecondKey {
   std::string module, name;
@@ -30,28 +25,55 @@ template <class LayerAt>
 [[nodiscard]] SecondKey second_key(const ModelSites& model, const WrappedModules& modules, const SecondName& name, LayerAt layer_at) {
   for (std::size_t i = 0; i < model.sites.size(); ++i)
     if (model.sites[i]->path() == name.first) return {layer_at(i), modules.inside(name.path)};
-  std::string inside = modules.inside(name.first + ".");
-  inside.pop_back();
-  return {std::move(inside), modules.inside(name.path)};
+  return {modules.within(name.first), modules.inside(name.path)};
 }
 
-/// As the file of one adapter alone spells them.
+/// A second name as the file of one adapter alone spells it.
+struct SecondKeys {
+  std::vector<SecondKey> keys;  ///< of the base's tensors and, in a module that is saved whole, of the copy's
+  bool is_in_copy = false;      ///< both names stand in such a module: the copy has both, too
+};
+
+/// The module of which the adapter has a copy and that both names are in, or nothing.
 template <class = OnDemand>
-[[nodiscard]] std::vector<SecondKey> second_keys(const ModelSites& model, const AdapterParts& parts) {
-  std::vector<SecondKey> keys;
-  if (model.second_names.empty()) return keys;
-  const WrappedModules modules(model, [&](std::size_t i) { return parts.at[i] && parts.at[i]->state; });
+[[nodiscard]] std::string_view copy_around(const ModelSites& model, const AdapterParts& parts, const SecondName& name) {
+  for (std::size_t i = 0; i < model.sites.size(); ++i) {
+    const SiteAdapter* here = parts.at[i];
+    if (!here || !here->copy || !here->saved_above) continue;
+    const std::string_view module = ancestor_path(model.sites[i]->path(), here->saved_above);
+    if (is_key_of(name.first, module) && is_key_of(name.path, module)) return module;
+  }
+  return {};
+}
+
+/// For each second name of the model.
+template <class = OnDemand>
+[[nodiscard]] std::vector<SecondKeys> second_keys(const ModelSites& model, const AdapterParts& parts) {
+  std::vector<SecondKeys> all;
+  if (model.second_names.empty()) return all;
+  WrappedModules modules(model, [&](std::size_t i) { return parts.at[i] && parts.at[i]->state; });
+  for (std::size_t i = 0; i < model.sites.size(); ++i)
+    if (const SiteAdapter* here = parts.at[i]; here && here->copy && here->saved_above)
+      modules.save(ancestor_path(model.sites[i]->path(), here->saved_above));
   const auto layer_at = [&](std::size_t i) {
     const AnySite& site = *model.sites[i];
     const SiteAdapter* here = parts.at[i];
     const std::string path = modules.inside(site.path());
     if (!here || site.kind() == LayerKind::parameter) return path;
-    if (here->copy) return copied_module(site, "original_module", here->with_outer);
+    if (here->copy) return here->saved_above ? path : join_path(path, "original_module");
     if (here->tokens) return join_path(path, token_base);
     return here->state ? join_path(modules.holder(site, here->depth, here->with_outer), "base_layer") : path;
   };
-  for (const SecondName& name : model.second_names) keys.push_back(second_key(model, modules, name, layer_at));
-  return keys;
+  for (const SecondName& name : model.second_names) {
+    SecondKeys spelt{{second_key(model, modules, name, layer_at)}};
+    if (const std::string_view module = copy_around(model, parts, name); !module.empty()) {
+      const std::string copy = join_path(module, "modules_to_save." + parts.name);
+      spelt.keys.push_back({copy + name.first.substr(module.size()), copy + name.path.substr(module.size())});
+      spelt.is_in_copy = true;
+    }
+    all.push_back(std::move(spelt));
+  }
+  return all;
 }
 
 /// Adds what stands below a module under its second name too.
@@ -77,18 +99,18 @@ class KeyPlaces {
     const auto place = places_.find(key);
     return place == places_.end() ? nullptr : &place->second;
   }
-  /// Lets the keys below `modules` stand below `names` too, in torch's order behind `last`, and returns the last one then.
+  /// Lets what stands below one module stand below another name too, in torch's order behind `last`, and returns the last one
+  /// then. Where two of the keys would be one, the first stays.
   template <class = OnDemand>
-  std::size_t add_again(const std::vector<std::string>& modules, const std::vector<std::string>& names, std::size_t last) {
+  std::size_t add_again(const std::vector<SecondKey>& keys, std::size_t last) {
     std::size_t latest = last;
     std::vector<std::pair<std::string, Place>> again;
-    for (const auto& [key, place] : places_)
-      for (const std::string& module : modules)
-        if (is_key_of(key, module))
-          for (const std::string& name : names) {
-            again.emplace_back(name + key.substr(module.size()), Place{place.target, last + 1 + place.name});
-            latest = std::max(latest, last + 1 + place.name);
-          }
+    for (const SecondKey& second : keys)
+      for (const auto& [key, place] : places_)
+        if (is_key_of(key, second.module)) {
+          again.emplace_back(second.name + key.substr(second.module.size()), Place{place.target, last + 1 + place.name});
+          latest = std::max(latest, last + 1 + place.name);
+        }
     for (auto& entry : again) places_.insert(std::move(entry));
     return latest;
   }

@@ -101,11 +101,12 @@ template <class = OnDemand>
       }
     if (here->copy)
       for (const BaseTensor& tensor : site.tensors(here->copy.get())) {
-        const std::string in_memory = join_path(modules.inside(copied_module(site, "modules_to_save." + parts.name, here->with_outer)), tensor.key);
+        const bool is_part = here->saved_above != 0;
+        const std::string in_memory = join_path(modules.inside(copied_module(site, "modules_to_save." + parts.name, here->saved_above)), tensor.key);
         // PEFT takes the adapter's name out of the first, and leaves it in where a module has modules of its own
-        const std::string beside = here->with_outer ? in_memory : join_path(join_path(path, "modules_to_save"), tensor.key);
+        const std::string beside = is_part ? in_memory : join_path(join_path(path, "modules_to_save"), tensor.key);
         slots.push_back({join_path(path, tensor.key),
-                         here->with_outer ? std::vector<std::string>{} : std::vector<std::string>{in_memory},
+                         is_part ? std::vector<std::string>{} : std::vector<std::string>{in_memory},
                          beside, tensor.dtype, tensor.shape, tensor.read, tensor.write, in_memory, nullptr});
       }
   }

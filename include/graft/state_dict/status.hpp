@@ -10,13 +10,14 @@
 #include "../core/compile_once.hpp"
 #include "../core/on_demand.hpp"
 #include "../injection/merged.hpp"
+#include "saved_modules.hpp"
 #include "wrappers.hpp"
 
 namespace graft {
 
 /// How one adapted layer stands: PEFT's TunerLayerStatus.
 struct LayerStatus {
-  std::string name;         ///< its path
+  std::string name;         ///< its path: where modules_to_save names a module of several layers, that module's
   std::string module_type;  ///< as PEFT prints it: "lora.Linear"
   bool enabled = true;
   std::vector<std::string> active_adapters;   ///< the model's, whether they are at this layer or not
@@ -56,37 +57,80 @@ template <class = OnDemand>
   return names;
 }
 
+/// What one adapter has in one layer, seen tensor by tensor.
+class AdapterStatus {
+ public:
+  void add(bool requires_grad, Device device) {
+    ++(requires_grad ? wants_ : wants_not_);
+    devices_.insert(device == Device::meta ? "meta" : "cpu");
+  }
+  void add_copy(const AnySite& site, const SiteEntry& entry) {
+    for (const BaseTensor& tensor : site.tensors(entry.copy())) add(entry.here()->copy_trains, tensor.read().device());
+  }
+  void write(const std::string& name, LayerStatus& status) const {
+    status.available_adapters.push_back(name);
+    status.requires_grad[name] = wants_ > 0 && wants_not_ == 0;
+    if (wants_ > 0 && wants_not_ > 0) status.irregular.push_back(name);
+    status.devices[name] = {devices_.begin(), devices_.end()};
+  }
+
+ private:
+  int wants_ = 0, wants_not_ = 0;
+  std::set<std::string> devices_;
+};
+
+/// What the model says of every layer of it: here of one with that site.
+template <class = OnDemand>
+[[nodiscard]] LayerStatus started_status(const ModelSites& model, const SiteTable& table) {
+  LayerStatus status;
+  status.enabled = table.enabled;
+  status.active_adapters = names_of_ids(model, table.selected);
+  return status;
+}
+
+/// Whether there is more in a site than copies that are parts of a module's: that one is PEFT's layer then.
+template <class = OnDemand>
+[[nodiscard]] bool is_layer_itself(const AnySite& site, const std::vector<SavedModule>& saved) {
+  const bool is_module = std::any_of(saved.begin(), saved.end(), [&](const SavedModule& one) { return one.path == site.path(); });
+  return std::any_of(site.table()->entries.begin(), site.table()->entries.end(), [&](const SiteEntry& entry) {
+    return entry.wrapper() != Wrapper::copies || (!entry.saved_above() && !is_module);
+  });
+}
+
 template <class = OnDemand>
 [[nodiscard]] LayerStatus status_of(const ModelSites& model, const AnySite& site) {
   const SiteTable& table = *site.table();
-  LayerStatus status;
+  LayerStatus status = started_status(model, table);
   status.name = site.path();
+  status.merged_adapters = names_of_ids(model, table.merged);
   const std::string text = site_text("", site.facts(), &table);
   status.module_type = text.empty() ? std::string(site.layer_name()) : text.substr(0, text.find('('));
-  status.enabled = table.enabled;
-  status.active_adapters = names_of_ids(model, table.selected);
-  status.merged_adapters = names_of_ids(model, table.merged);
   for (const SiteEntry& entry : table.entries) {
-    if (!entry.record) continue;
-    const std::string& name = entry.record->name();
-    status.available_adapters.push_back(name);
-    std::vector<bool> wants;
-    std::set<std::string> devices;
-    const auto add = [&](bool requires_grad, Device device) {
-      wants.push_back(requires_grad);
-      devices.insert(device == Device::meta ? "meta" : "cpu");
-    };
+    if (!entry.record || (entry.copy() && entry.saved_above())) continue;
+    AdapterStatus own;
     if (AnyAdapterState* state = entry.state())
       for (const AdapterParameter& parameter : state->parameters())
-        if (parameter.is_saved) add(parameter.data->requires_grad(), parameter.data->device());
-    if (entry.copy())
-      for (const BaseTensor& tensor : site.tensors(entry.copy())) add(entry.here()->copy_trains, tensor.read().device());
-    if (const TokenRows* tokens = entry.tokens()) add(tokens->rows().requires_grad(), tokens->rows().device());
-    if (const ParameterData* bias = entry.bias()) add(bias->requires_grad(), bias->device());
-    const auto count = std::count(wants.begin(), wants.end(), true);
-    status.requires_grad[name] = !wants.empty() && count == std::ptrdiff_t(wants.size());
-    if (count != 0 && count != std::ptrdiff_t(wants.size())) status.irregular.push_back(name);
-    status.devices[name] = {devices.begin(), devices.end()};
+        if (parameter.is_saved) own.add(parameter.data->requires_grad(), parameter.data->device());
+    if (entry.copy()) own.add_copy(site, entry);
+    if (const TokenRows* tokens = entry.tokens()) own.add(tokens->rows().requires_grad(), tokens->rows().device());
+    if (const ParameterData* bias = entry.bias()) own.add(bias->requires_grad(), bias->device());
+    own.write(entry.record->name(), status);
+  }
+  std::sort(status.available_adapters.begin(), status.available_adapters.end());
+  return status;
+}
+
+template <class = OnDemand>
+[[nodiscard]] LayerStatus status_of(const ModelSites& model, const SavedModule& module, const SiteTable& table) {
+  LayerStatus status = started_status(model, table);
+  status.name = module.path;
+  status.module_type = "ModulesToSaveWrapper";
+  for (const SavedModule::Copy& copy : module.copies) {
+    AdapterStatus own;
+    for (const auto& site : model.sites)
+      if (const SiteTable* other = site->table(); other && is_key_of(site->path(), module.path))
+        if (const SiteEntry* entry = other->find(copy.id); entry && entry->copy()) own.add_copy(*site, *entry);
+    own.write(copy.name, status);
   }
   std::sort(status.available_adapters.begin(), status.available_adapters.end());
   return status;
@@ -95,8 +139,16 @@ template <class = OnDemand>
 template <class = OnDemand>
 [[nodiscard]] std::vector<LayerStatus> layer_status(const ModelSites& model) {
   std::vector<LayerStatus> all;
-  for (const auto& site : model.sites)
-    if (const SiteTable* table = site->table(); table && !table->entries.empty()) all.push_back(status_of(model, *site));
+  const std::vector<SavedModule> saved = saved_modules(model);
+  std::vector<SavedModule> waiting = saved;
+  for (const auto& site : model.sites) {
+    const SiteTable* table = site->table();
+    if (!table || table->entries.empty()) continue;
+    for (const SavedModule& module : waiting)
+      if (is_key_of(site->path(), module.path)) all.push_back(status_of(model, module, *table));
+    std::erase_if(waiting, [&](const SavedModule& module) { return is_key_of(site->path(), module.path); });
+    if (is_layer_itself(*site, saved)) all.push_back(status_of(model, *site));
+  }
   if (all.empty())
     fail<AdapterError>("the model has no adapter layers", "nothing was injected into it, or it was unloaded",
                        "inject_adapter_in_model() or load_adapter() first");

@@ -30,7 +30,7 @@ struct LayerWrapper {
   for (const std::size_t i : order) {
     const SiteEntry* entry = &table.entries[i];
     auto kind = entry->wrapper();
-    if (!kind || (entry->copy() && entry->here()->with_outer)) continue;  // printed with what is around it
+    if (!kind || (*kind == Wrapper::copies && entry->saved_above())) continue;  // printed with the module that is saved
     if (*kind == Wrapper::lora && !wrappers.empty() && wrappers.back().kind == Wrapper::parameter) kind = Wrapper::parameter;
     if (wrappers.empty() || wrappers.back().kind != *kind) wrappers.push_back({*kind});
     if (entry->record) wrappers.back().entries.push_back(entry);
@@ -170,6 +170,14 @@ class WrapperText {
   const LayerFacts& facts_;
   std::string_view parameter_;  ///< that is wrapped, where one is
 };
+
+/// A module, with what was injected into it, as adapters save it whole.
+template <class = OnDemand>
+[[nodiscard]] std::string saved_module_text(const std::string& original, const std::vector<Child>& copies) {
+  return module_text("ModulesToSaveWrapper", "",
+                     {{"original_module", original}, {"modules_to_save", module_text("ModuleDict", "", copies)}});
+}
+GRAFT_SHARED_FUNCTION(saved_module_text<>)
 
 /// A layer with what was injected into it.
 template <class = OnDemand>
