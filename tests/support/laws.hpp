@@ -80,7 +80,10 @@ void off_is_the_base() {
   REQUIRE_FALSE(same_values(net(x), base));
   REQUIRE_FALSE(same_values(net(x), with));
   graft::delete_adapter(net, "a");
-  CHECK(same_bits(net(x), base));
+  const auto left = net(x);  // of b, which that made active
+  REQUIRE_FALSE(same_values(left, base));
+  graft::set_adapter(net, "b");
+  CHECK(same_bits(net(x), left));
   graft::delete_adapter(net, "b");
   CHECK(same_bits(net(x), base));
 }

@@ -78,6 +78,41 @@ void check_copies(const ModelSites& model, const std::vector<unsigned>& ids) {
   }
 }
 GRAFT_SHARED_FUNCTION(check_copies<>)
+
+template <class = OnDemand>
+void activate(const ModelSites& model, const std::vector<unsigned>& ids) {
+  check_copies(model, ids);
+  check_selection(model, ids, "set_adapter");
+  select_everywhere(model, ids);
+  // of a thousand adapters only those are looked at whose flags may change
+  const std::vector<unsigned> wanting = directory_of(model) ? directory_of(model)->wanting_gradients() : ids;
+  for (const unsigned id : wanting)
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) set_requires_grad_of(model, id, false);
+  for (const unsigned id : ids) set_requires_grad_of(model, id, !is_inference(find_record(model, id)->config()));
+}
+GRAFT_SHARED_FUNCTION(activate<>)
+
+template <class = OnDemand>
+[[nodiscard]] std::vector<std::string> active_names(const ModelSites& model) {
+  std::vector<std::string> names;
+  for (const unsigned id : selected_of(model))
+    if (const auto record = find_record(model, id)) names.push_back(record->name());
+  return names;
+}
+GRAFT_SHARED_FUNCTION(active_names<>)
+
+template <class = OnDemand>
+void delete_everywhere(const ModelSites& model, std::string_view name) {
+  const auto record = need_record(model, name);
+  check_not_merged(model, *record, "delete_adapter");
+  const bool was_last = selected_of(model) == std::vector<unsigned>{record->id};
+  remove_everywhere(model, *record);
+  if (!was_last) return;
+  const auto records = records_of(model);
+  const auto first = std::min_element(records.begin(), records.end(), [](const auto& a, const auto& b) { return a->name() < b->name(); });
+  if (first != records.end()) activate(model, {(*first)->id});
+}
+GRAFT_SHARED_FUNCTION(delete_everywhere<>)
 }  // namespace detail
 
 /// Makes these adapters, in this order, the active ones; `{}` none. Their parameters want gradients unless they
@@ -86,26 +121,13 @@ GRAFT_SHARED_FUNCTION(check_copies<>)
 template <class M>
 void set_adapter(M& model, Names names) {
   const ModelSites sites = sites_of(model);
-  const std::vector<unsigned> ids = detail::ids_of_names(sites, names.list());
-  detail::check_copies(sites, ids);
-  detail::check_selection(sites, ids, "set_adapter");
-  detail::select_everywhere(sites, ids);
-  // of a thousand adapters only those are looked at whose flags may change
-  const std::vector<unsigned> wanting = detail::directory_of(sites) ? detail::directory_of(sites)->wanting_gradients() : ids;
-  for (const unsigned id : wanting)
-    if (std::find(ids.begin(), ids.end(), id) == ids.end()) detail::set_requires_grad_of(sites, id, false);
-  for (const unsigned id : ids)
-    detail::set_requires_grad_of(sites, id, !detail::is_inference(detail::find_record(sites, id)->config()));
+  detail::activate(sites, detail::ids_of_names(sites, names.list()));
 }
 
 /// The names of the active adapters, in order.
 template <class M>
 [[nodiscard]] std::vector<std::string> active_adapters(const M& model) {
-  const ModelSites sites = sites_of(model);
-  std::vector<std::string> names;
-  for (const unsigned id : detail::selected_of(sites))
-    if (const auto record = detail::find_record(sites, id)) names.push_back(record->name());
-  return names;
+  return detail::active_names(sites_of(model));
 }
 
 /// The names of all adapters, in the order of their injection.
@@ -116,14 +138,14 @@ template <class M>
   return names;
 }
 
-/// Takes an adapter out. If it was active, the other active ones stay. @throws AdapterError for an unknown name,
+/// Takes an adapter out. If it was active, the other active ones stay; if it was the only one, the first by name of those that
+/// are left is made active, as in PEFT. Returns the names of the active ones. @throws AdapterError for an unknown name,
 /// MergeError for a merged one.
 template <class M>
-void delete_adapter(M& model, std::string_view name) {
+std::vector<std::string> delete_adapter(M& model, std::string_view name) {
   const ModelSites sites = sites_of(model);
-  const auto record = detail::need_record(sites, name);
-  detail::check_not_merged(sites, *record, "delete_adapter");
-  detail::remove_everywhere(sites, *record);
+  detail::delete_everywhere(sites, name);
+  return detail::active_names(sites);
 }
 
 /// Whether these adapters' parameters want gradients; `{}` the active ones'.
@@ -161,7 +183,7 @@ template <class = OnDemand>
 GRAFT_SHARED_FUNCTION(pinned<>)
 }  // namespace detail
 
-/// Names to numbers, once per request; an adapter of weight 0 is left out. The selection keeps the adapters' weights
+/// Names to numbers, once per request; an adapter of weight 0 and PEFT's "__base__" are left out. The selection keeps the adapters' weights
 /// as they are now: it goes on with them if an adapter is exchanged meanwhile. @throws AdapterError for unknown names.
 template <class M>
 [[nodiscard]] AdapterSelection select(const M& model, const std::vector<NamedWeight>& adapters) {
@@ -169,6 +191,7 @@ template <class M>
   std::vector<WeightedAdapter> selection;
   auto pins = std::make_shared<std::vector<std::shared_ptr<const AdapterGeneration>>>();
   for (const auto& [name, weight] : adapters) {
+    if (name == detail::base_name) continue;
     const auto record = detail::need_record(sites, name);
     detail::check_factor(weight, name);
     if (weight == 0) continue;

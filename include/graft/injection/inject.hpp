@@ -15,6 +15,7 @@
 #include "../core/on_demand.hpp"
 #include "../modules/paths.hpp"
 #include "merged.hpp"
+#include "names.hpp"
 #include "plan.hpp"
 
 namespace graft {
@@ -24,7 +25,7 @@ namespace detail {
 inline void check_adapter_name(const std::string& name) {
   std::string why;
   if (name.empty()) why = "it needs a name";
-  else if (name == "__base__") why = "the name is reserved for rows without an adapter";
+  else if (name == base_name) why = "the name is reserved for rows without an adapter";
   else if (name.find('.') != name.npos) why = "the name is a component of parameter keys, which dots separate";
   else if (std::any_of(name.begin(), name.end(), [](unsigned char c) { return c < ' ' || c == 127; }))
     why = "the name has control characters, and becomes part of keys and paths";
