@@ -1,5 +1,7 @@
 #include <graft/state_dict/status.hpp>
 
+#include <graft/injection/control.hpp>
+
 #include "support/merging.hpp"
 
 using graft::LoraConfig;
@@ -10,6 +12,11 @@ struct Net {
   graft::Adaptable<graft::Linear<float>> p{5, 7}, q{7, 3, false};
   graft::Linear<float> head{3, 4};
   GRAFT_MODULE(p, q, head)
+};
+struct Exchanging {
+  graft::Adaptable<graft::Embedding<>> embed_tokens{11, 6};
+  graft::Adaptable<graft::Linear<>> q{6, 6}, k{6, 6}, score{6, 3}, plain{3, 3};
+  GRAFT_MODULE(embed_tokens, q, k, score, plain)
 };
 }  // namespace
 
@@ -57,6 +64,38 @@ TEST_CASE("layers and model stand as PEFT says") {
   (void)graft::unmerge_adapter(net);
   const auto guard = graft::disable_adapter(net);
   CHECK_FALSE(graft::get_model_status(net).enabled);
+}
+
+// As real PEFT 0.21.2 prints it for the same model with bias="all".
+TEST_CASE("what exchanges rows or modules knows its own adapters alone, and a trained bias makes no adapter layer") {
+  Exchanging net;
+  (void)graft::inject_adapter_in_model(LoraConfig{.r = 2, .bias = graft::Bias::all, .target_modules = {"q"}, .modules_to_save = {"score"},
+                                                  .trainable_token_indices = {{"embed_tokens", {1, 2}}}}, net, "b");
+  (void)graft::inject_adapter_in_model(LoraConfig{.r = 2, .target_modules = {"q", "k"}}, net, "a", {.activate = false});
+  const auto check = [&](const std::vector<Strings>& active, const std::vector<Strings>& available, const Strings& irregular) {
+    const auto layers = graft::get_layer_status(net);
+    REQUIRE(layers.size() == 4);
+    const Strings names{"embed_tokens.token_adapter", "q", "k", "score"};
+    const Strings types{"TrainableTokensLayer", "lora.Linear", "lora.Linear", "ModulesToSaveWrapper"};
+    for (std::size_t i = 0; i < 4; ++i) {
+      CAPTURE(i);
+      CHECK(layers[i].name == names[i]);
+      CHECK(layers[i].module_type == types[i]);
+      CHECK(layers[i].active_adapters == active[i]);
+      CHECK(layers[i].available_adapters == available[i]);
+    }
+    CHECK(graft::get_model_status(net).num_adapter_layers == 4);
+    CHECK(graft::get_model_status(net).irregular == irregular);
+  };
+  const std::vector<Strings> available{{"b"}, {"a", "b"}, {"a"}, {"b"}};
+  check({{"b"}, {"b"}, {"b"}, {"b"}}, available, {});
+  graft::set_adapter(net, "a");
+  check({{}, {"a"}, {"a"}, {}}, available, {"active_adapters"});
+  graft::set_adapter(net, {"b", "a"});
+  check({{"b"}, {"b", "a"}, {"b", "a"}, {"b"}}, available, {"active_adapters"});
+  graft::set_adapter(net, "b");
+  CHECK(graft::delete_adapter(net, "b") == Strings{"a"});
+  check({{}, {"a"}, {"a"}, {}}, {{}, {"a"}, {"a"}, {}}, {"active_adapters"});
 }
 
 TEST_CASE("what layers, or the parameters of one, disagree about is irregular") {

@@ -20,7 +20,7 @@ struct LayerStatus {
   std::string name;         ///< its path: where modules_to_save names a module of several layers, that module's
   std::string module_type;  ///< as PEFT prints it: "lora.Linear"
   bool enabled = true;
-  std::vector<std::string> active_adapters;   ///< the model's, whether they are at this layer or not
+  std::vector<std::string> active_adapters;   ///< the model's; where a module or tokens are saved whole, those that have some here
   std::vector<std::string> merged_adapters;   ///< in the order of merging
   std::vector<std::string> available_adapters;  ///< those at this layer, sorted
   std::map<std::string, bool> requires_grad;    ///< of adapters: whether all of their parameters do
@@ -35,10 +35,11 @@ struct ModelStatus {
   Index trainable_params = 0, total_params = 0;
   Index num_adapter_layers = 0;
   bool enabled = true;
-  std::vector<std::string> active_adapters, merged_adapters, available_adapters;
+  std::vector<std::string> active_adapters;  ///< in order; the others are sorted
+  std::vector<std::string> merged_adapters, available_adapters;
   std::map<std::string, bool> requires_grad;
   std::map<std::string, std::vector<std::string>> devices;
-  std::vector<std::string> irregular;  ///< what layers disagree about: "merged_adapters", "requires_grad.<adapter>"
+  std::vector<std::string> irregular;  ///< what layers disagree about: "active_adapters", "merged_adapters", "requires_grad.<adapter>"
 };
 
 /// How many numbers a model has, and how many of them want gradients.
@@ -88,12 +89,21 @@ template <class = OnDemand>
   return status;
 }
 
-/// Whether there is more in a site than copies that are parts of a module's: that one is PEFT's layer then.
+/// Where rows or whole modules are exchanged, PEFT knows as active only the adapters that have some there.
+template <class = OnDemand>
+void keep_available(LayerStatus& status) {
+  std::erase_if(status.active_adapters, [&](const std::string& name) {
+    return std::find(status.available_adapters.begin(), status.available_adapters.end(), name) == status.available_adapters.end();
+  });
+}
+
+/// Whether there is more in a site than biases and copies that are parts of a module's: that one is PEFT's layer then.
 template <class = OnDemand>
 [[nodiscard]] bool is_layer_itself(const AnySite& site, const std::vector<SavedModule>& saved) {
   const bool is_module = std::any_of(saved.begin(), saved.end(), [&](const SavedModule& one) { return one.path == site.path(); });
   return std::any_of(site.table()->entries.begin(), site.table()->entries.end(), [&](const SiteEntry& entry) {
-    return entry.wrapper() != Wrapper::copies || (!entry.saved_above() && !is_module);
+    const auto wrapper = entry.wrapper();
+    return wrapper && (*wrapper != Wrapper::copies || (!entry.saved_above() && !is_module));
   });
 }
 
@@ -103,10 +113,16 @@ template <class = OnDemand>
   LayerStatus status = started_status(model, table);
   status.name = site.path();
   status.merged_adapters = names_of_ids(model, table.merged);
+  bool is_exchanged = true, has_tokens = false;
+  for (const SiteEntry& entry : table.entries)
+    if (const auto wrapper = entry.wrapper()) {
+      has_tokens |= *wrapper == Wrapper::tokens;
+      is_exchanged &= *wrapper == Wrapper::tokens || *wrapper == Wrapper::copies;
+    }
   const std::string text = site_text("", site.facts(), &table);
   status.module_type = text.empty() ? std::string(site.layer_name()) : text.substr(0, text.find('('));
   for (const SiteEntry& entry : table.entries) {
-    if (!entry.record || (entry.copy() && entry.saved_above())) continue;
+    if (!entry.record || !entry.wrapper() || (entry.copy() && entry.saved_above())) continue;
     AdapterStatus own;
     if (AnyAdapterState* state = entry.state())
       for (const AdapterParameter& parameter : state->parameters())
@@ -117,6 +133,11 @@ template <class = OnDemand>
     own.write(entry.record->name(), status);
   }
   std::sort(status.available_adapters.begin(), status.available_adapters.end());
+  if (is_exchanged) keep_available(status);
+  if (is_exchanged && has_tokens) {
+    status.name = join_path(status.name, "token_adapter");
+    status.module_type = "TrainableTokensLayer";
+  }
   return status;
 }
 
@@ -133,6 +154,7 @@ template <class = OnDemand>
     own.write(copy.name, status);
   }
   std::sort(status.available_adapters.begin(), status.available_adapters.end());
+  keep_available(status);
   return status;
 }
 
@@ -206,6 +228,7 @@ template <class = OnDemand>
   status.enabled = is_enabled(model);
   status.active_adapters = names_of_ids(model, selected_of(model));
   status.merged_adapters = names_of_ids(model, merged_of(model));
+  std::sort(status.merged_adapters.begin(), status.merged_adapters.end());
   for (const auto& record : records_of(model)) {
     const std::string& name = record->name();
     status.available_adapters.push_back(name);
@@ -232,6 +255,8 @@ template <class = OnDemand>
       return is_in(status.merged_adapters) && !is_in(layer.merged_adapters);
     });
   };
+  if (std::any_of(layers.begin(), layers.end(), [&](const LayerStatus& layer) { return layer.active_adapters != layers[0].active_adapters; }))
+    status.irregular.push_back("active_adapters");
   if (std::any_of(layers.begin(), layers.end(), disagrees)) status.irregular.push_back("merged_adapters");
   return status;
 }
