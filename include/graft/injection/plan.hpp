@@ -10,6 +10,7 @@
 #include "../core/keys.hpp"
 #include "../core/sort.hpp"
 #include "base_values.hpp"
+#include "plan_layout.hpp"
 #include "plan_parameters.hpp"
 #include "plan_targets.hpp"
 #include "plan_ties.hpp"
@@ -69,6 +70,7 @@ class Planner {
     if (const auto* lora = std::get_if<LoraConfig>(&plan_.config))
       plan_.tokens = TokenPlanner(model_, *lora, options_, targets.sites, plan_.copied, plan_.report).make();
     write_back_all_linear();
+    for (const auto& [site, adapter] : plan_.adapted) follow_layout(*model_.sites[site], adapter, plan_.config, plan_.report.warnings);
     for (const auto& [site, adapter] : plan_.adapted) {
       const LayerFacts facts = model_.sites[site]->facts();
       const bool is_path_whole = adapter.parameter.empty() || facts.kind == LayerKind::parameter;
