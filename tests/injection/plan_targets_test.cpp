@@ -57,6 +57,20 @@ graft::StateDict keys_of_q_and_head() {
   return keys;
 }
 
+struct Inner {
+  graft::Adaptable<graft::Linear<>> q{3, 3}, k{3, 3};
+  GRAFT_MODULE(q, k)
+};
+struct Middle {
+  Inner model;
+  GRAFT_MODULE(model)
+};
+/// Whose paths begin with what is PeftModel's prefix elsewhere.
+struct Prefixed {
+  Middle base_model;
+  GRAFT_MODULE(base_model)
+};
+
 }  // namespace
 
 TEST_CASE("a list matches whole paths and ends of paths at a dot") {
@@ -286,4 +300,19 @@ TEST_CASE("modules_to_save with a name that is not there is a warning") {
   const auto report = graft::inject_adapter_in_model(
       LoraConfig{.target_modules = {"q_proj"}, .modules_to_save = {"classifier"}}, net);
   CHECK(mentions(report.warnings, "'classifier'"));
+}
+
+TEST_CASE("a state dict names modules with PeftModel's prefix, without it, and where it is the model's own") {
+  for (const char* key : {"base_model.model.q.lora_A.weight", "base_model.model.base_model.model.q.lora_A.weight"}) {
+    graft::StateDict keys;
+    keys.insert(key, {graft::Dtype::f32, {1, 1}, nullptr, nullptr});
+    Prefixed net;
+    const auto report = graft::inject_adapter_in_model(LoraConfig{.r = 2, .target_modules = graft::all_linear}, net, "default", {.state_dict = &keys});
+    CAPTURE(key);
+    REQUIRE(report.matched.size() == 1);
+    CHECK(report.matched[0].path == "base_model.model.q");
+    Inner inner;
+    if (std::string_view(key).find("base_model.model.base") != 0)
+      CHECK(graft::inject_adapter_in_model(LoraConfig{.r = 2, .target_modules = graft::all_linear}, inner, "default", {.state_dict = &keys}).matched.size() == 1);
+  }
 }

@@ -30,6 +30,7 @@ class NestedKeys {
   }
   /// The least depth that a key of the module has: where one has none, those of others name a layer called `base_layer`.
   [[nodiscard]] unsigned depth(std::string_view path) const {
+    path = strip_peft_prefix(path);
     const auto place = std::lower_bound(modules_.begin(), modules_.end(), path,
                                         [](std::string_view module, std::string_view wanted) {
                                           return without_base_layers(module).path < wanted;

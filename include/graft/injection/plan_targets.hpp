@@ -161,6 +161,9 @@ class TargetPlanner {
     std::vector<std::string_view> named;
     for (const auto& [key, view] : *options_.state_dict) {
       std::string_view module = adapted_module_of(key);
+      // the model's own paths may begin with what is PeftModel's prefix elsewhere
+      const std::string_view whole(key.data(), module.empty() ? 0 : std::size_t(module.data() + module.size() - key.data()));
+      if (node_of(whole)) module = whole;
       if (!node_of(module)) module = adapted_attention(model_, without_base_layers(module).path);
       if (!module.empty()) named.push_back(module);
     }
