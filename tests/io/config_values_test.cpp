@@ -64,10 +64,16 @@ TEST_CASE("initialisations") {
   CHECK_FALSE(read_value(json("\"pissa\""), init));
   CHECK(init == InitLoraWeights("pissa"));
   CHECK(text(written_value(init)) == "\"pissa\"");
-  for (const char* wrong : {"\"\"", "null", "1"}) CHECK(read_value(json(wrong), init));
+  for (const char* falsy : {"\"\"", "null"}) {
+    CHECK_FALSE(read_value(json(falsy), init));
+    CHECK(init == InitLoraWeights(false));
+    init = true;
+  }
+  CHECK(read_value(json("1"), init));
   CHECK(rewritten_as<Truthy, bool>("\"gaussian\"") == "true");
   CHECK(rewritten_as<Truthy, bool>("\"\"", true) == "false");
-  CHECK(rewritten_as<Truthy, bool>("null").starts_with("!"));
+  CHECK(rewritten_as<Truthy, bool>("null", true) == "false");
+  CHECK(rewritten_as<Truthy, bool>("1").starts_with("!"));
 }
 
 TEST_CASE("lists") {

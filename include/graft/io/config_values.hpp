@@ -22,9 +22,10 @@ namespace graft::detail {
 
 using Expected = std::optional<std::string>;
 
+/// Null is what Python takes it for: false.
 [[nodiscard]] inline Expected read_value(const Json& json, bool& value) {
-  if (!json.is_boolean()) return "true or false";
-  value = json.get<bool>();
+  if (!json.is_boolean() && !json.is_null()) return "true or false";
+  value = json.is_boolean() && json.get<bool>();
   return std::nullopt;
 }
 [[nodiscard]] inline Expected read_value(const Json& json, std::int64_t& value) {
@@ -64,12 +65,13 @@ using Expected = std::optional<std::string>;
   return std::nullopt;
 }
 [[nodiscard]] inline Expected read_value(const Json& json, InitLoraWeights& value) {
-  if (json.is_boolean())
-    value = InitLoraWeights(json.get<bool>());
-  else if (json.is_string() && json != "")
+  if (json.is_string() && json != "") {
     value = InitLoraWeights(json.get<std::string>());
-  else
-    return "true, false or the name of an initialisation";
+    return std::nullopt;
+  }
+  bool plain = false;
+  if (json != "" && read_value(json, plain)) return "true, false or the name of an initialisation";
+  value = InitLoraWeights(plain);
   return std::nullopt;
 }
 /// A list, or null for an empty one.
@@ -187,8 +189,8 @@ template <class V>
   return std::nullopt;
 }
 [[nodiscard]] inline Expected read_value(const Json& json, Truthy field) {
-  if (!json.is_boolean() && !json.is_string()) return "true or false";
-  field.value = json.is_boolean() ? json.get<bool>() : json != "";
+  if (!json.is_string()) return read_value(json, field.value);
+  field.value = json != "";
   return std::nullopt;
 }
 [[nodiscard]] inline Expected read_value(const Json& json, Required field) {
