@@ -107,6 +107,12 @@ TEST_CASE("a config made in code is written as PEFT writes it") {
   CHECK(field(LoraConfig{.target_modules = {"v_proj", "q_proj"}}, "target_modules") ==
         R"(["q_proj", "v_proj"])");
   CHECK(field(LoraConfig{}, "auto_mapping") == "null");
+  CHECK(field(LoraConfig{.init_lora_weights = "eva"}, "eva_config") ==
+        R"({"adjust_scaling_factors": true, "label_mask_value": -100, "rho": 2.0, "tau": 0.99, "use_label_mask": true, "whiten": false})");
+  CHECK(field(LoraConfig{.init_lora_weights = "pissa"}, "eva_config") == "null");
+  LoraConfig eva{.init_lora_weights = "eva"};
+  eva.extra = {{"eva_config", R"({"rho": 1.5})"}};
+  CHECK(field(eva, "eva_config") == R"({"rho": 1.5})");
   CHECK(field(LoraConfig{.lora_alpha = 16}, "lora_alpha") == "16");
   CHECK(field(LoraConfig{.lora_dropout = 0}, "lora_dropout") == "0.0");
   CHECK(field(AdaLoraConfig{}, "rank_pattern") == "null");

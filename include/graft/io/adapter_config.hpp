@@ -158,6 +158,9 @@ template <class Config>
   }
   for (const std::span<const OtherField> group : ConfigFields<Config>::others)
     for (const OtherField& field : group) fields.emplace(field.name, field.default_json);
+  if constexpr (std::is_same_v<Config, LoraConfig>)  // PEFT fills it in where the scheme is chosen
+    if (std::string& eva = fields["eva_config"]; eva == "null" && config.init_lora_weights == InitLoraWeights("eva"))
+      eva = python_json(parse_json(eva_defaults, "eva_config"), {.depth = 1});
 
   std::string text = "{";
   for (const auto& [name, json] : fields)

@@ -38,6 +38,9 @@ inline constexpr std::array lora_fields{
     OtherField{"use_qalora", "false"},
     OtherField{"velora_config", "null"},
 };
+/// PEFT's default of `eva_config` where `init_lora_weights` is "eva".
+inline constexpr std::string_view eva_defaults =
+    R"({"rho": 2.0, "tau": 0.99, "use_label_mask": true, "label_mask_value": -100, "whiten": false, "adjust_scaling_factors": true})";
 /// What AdaLoRA's file inherits from LoRA's, and PEFT ignores or graft does not offer.
 inline constexpr std::array inherited_fields{
     OtherField{"alpha_pattern", "{}"},       OtherField{"ensure_weight_tying", "false"},
