@@ -60,6 +60,9 @@ class Adapted {
   static_assert(detail::has_layer_traits<L>,
                 "graft: no graft::layer_traits for this layer: specialise it with kind, scalar and its sizes "
                 "(linear: in_features, out_features)");
+  static_assert(!detail::has_layer_traits<L> || detail::has_whole_layer_traits<L>,
+                "graft: the graft::layer_traits of this layer lack `using scalar = …`, or the sizes of its kind (linear: in_features, "
+                "out_features; embedding: num_embeddings, embedding_dim; conv: conv_shape; parameter: shape; norm: features)");
   static_assert(!detail::is_attention<L> || sizeof...(As) > 0, "graft: an attention without room for adapters is declared as itself");
   using Held = typename detail::SiteLayer<L, As...>::held;
 
@@ -200,14 +203,14 @@ template <class L>
 using Adaptable = Adapted<L, Lora, AdaLora, Ia3>;
 
 template <class L, class... As>
-inline constexpr bool enable_site<Adapted<L, As...>> = sizeof...(As) != 0 && detail::has_layer_traits<L>;
+inline constexpr bool enable_site<Adapted<L, As...>> = sizeof...(As) != 0 && detail::has_whole_layer_traits<L>;
 
 template <class L, class... As>
 inline constexpr bool has_inner_sites<Adapted<L, As...>> = sizeof...(As) != 0 && detail::is_attention<L>;
 
 /// With an empty list it is exactly the layer, to the visitor too.
 template <class L>
-  requires detail::has_layer_traits<L>
+  requires detail::has_whole_layer_traits<L>
 struct layer_traits<Adapted<L>> {
   using Layer = Adapted<L>;
   using scalar = typename detail::traits_of<L>::scalar;

@@ -105,6 +105,21 @@ inline constexpr bool is_packed = [] {
   if constexpr (requires { traits_of<L>::packed; }) return bool(traits_of<L>::packed);
   else return false;
 }();
+/// Whether a layer's traits say what every site of its kind asks for.
+template <class L>
+inline constexpr bool has_whole_layer_traits = [] {
+  if constexpr (!has_layer_traits<L>) return false;
+  else if constexpr (is_attention<L>) return true;
+  else if constexpr (!requires { typename traits_of<L>::scalar; }) return false;
+  else if constexpr (traits_of<L>::kind == LayerKind::linear)
+    return requires(const L& layer) { traits_of<L>::in_features(layer) + traits_of<L>::out_features(layer); };
+  else if constexpr (traits_of<L>::kind == LayerKind::embedding)
+    return requires(const L& layer) { traits_of<L>::num_embeddings(layer) + traits_of<L>::embedding_dim(layer); };
+  else if constexpr (traits_of<L>::kind == LayerKind::conv) return requires(const L& layer) { traits_of<L>::conv_shape(layer); };
+  else if constexpr (traits_of<L>::kind == LayerKind::parameter) return requires(const L& layer) { traits_of<L>::shape(layer); };
+  else return requires(const L& layer) { traits_of<L>::features(layer); };
+}();
+
 template <class L>
 concept has_weight = requires(L& layer) { traits_of<L>::weight(layer); };
 template <class L>
