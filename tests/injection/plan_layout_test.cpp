@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <graft/injection/inject.hpp>
+#include <graft/state_dict/repr.hpp>
 
 #include "support/awkward_layers.hpp"
 
@@ -41,7 +42,52 @@ Answer inject_alone(const Strings& targets, bool flag) {
   Net net;
   return inject<Config>(net, targets, flag);
 }
+
+/// A weight of (in, out) that its traits show as it lies, and one of the wrong size.
+template <int Wrong>
+struct Misread {
+  Eigen::MatrixXf kernel;
+  Misread(graft::Index in, graft::Index out) : kernel(in, out) {}
+};
+template <int Wrong>
+struct NetOfMisread {
+  graft::Adaptable<graft::Linear<>> a{6, 6};
+  graft::Adaptable<Misread<Wrong>> b;
+  NetOfMisread(graft::Index in, graft::Index out) : b(in, out) {}
+  GRAFT_MODULE(a, b)
+};
 }  // namespace
+template <int Wrong>
+struct graft::layer_traits<Misread<Wrong>> {
+  using scalar = float;
+  static constexpr LayerKind kind = LayerKind::linear;
+  static constexpr bool transposed = true;
+  static Index in_features(const Misread<Wrong>& layer) { return layer.kernel.rows() + Wrong; }
+  static Index out_features(const Misread<Wrong>& layer) { return Wrong == 6 ? 6 : layer.kernel.cols(); }
+  static auto& weight(auto& layer) { return layer.kernel; }
+  static Matrix<float> forward(const Misread<Wrong>& layer, const auto& x) { return x * layer.kernel; }
+};
+
+TEST_CASE("a weight that does not have the sizes that the traits name is an error, and nothing has changed") {
+  const auto refusal = [](auto&& net) {
+    std::string text;
+    const std::string before = graft::repr(net);
+    try {
+      (void)graft::inject_adapter_in_model(LoraConfig{.r = 2, .target_modules = {"a", "b"}}, net);
+    } catch (const graft::TargetError& error) {
+      text = error.what();
+    }
+    CHECK(graft::repr(net) == before);
+    return text;
+  };
+  CHECK(refusal(NetOfMisread<0>(6, 4)).find("'b' shows a weight of (6, 4), and its sizes ask for (4, 6)") != std::string::npos);
+  CHECK(refusal(NetOfMisread<0>(6, 4)).find("fix: return its transpose()") != std::string::npos);
+  CHECK(refusal(NetOfMisread<1>(6, 4)).find("fix: correct the traits") != std::string::npos);
+  NetOfMisread<6> later(0, 0);  // its weight has no memory yet
+  CHECK_NOTHROW((void)graft::inject_adapter_in_model(LoraConfig{.r = 2, .target_modules = {"a", "b"}}, later));
+  NetOfMisread<0> one(6, 1);  // of one column: a vector either way
+  CHECK_NOTHROW((void)graft::inject_adapter_in_model(LoraConfig{.r = 2, .target_modules = {"b"}}, one));
+}
 
 // Every answer is real PEFT 0.21.2's.
 TEST_CASE_TEMPLATE("the flag follows the layers", Config, LoraConfig, graft::AdaLoraConfig, graft::Ia3Config) {

@@ -70,7 +70,10 @@ class Planner {
     if (const auto* lora = std::get_if<LoraConfig>(&plan_.config))
       plan_.tokens = TokenPlanner(model_, *lora, options_, targets.sites, plan_.copied, plan_.report).make();
     write_back_all_linear();
-    for (const auto& [site, adapter] : plan_.adapted) follow_layout(*model_.sites[site], adapter, plan_.config, plan_.report.warnings);
+    for (const auto& [site, adapter] : plan_.adapted) {
+      check_shown_weight(*model_.sites[site]);
+      follow_layout(*model_.sites[site], adapter, plan_.config, plan_.report.warnings);
+    }
     for (const auto& [site, adapter] : plan_.adapted) {
       const LayerFacts facts = model_.sites[site]->facts();
       const bool is_path_whole = adapter.parameter.empty() || facts.kind == LayerKind::parameter;

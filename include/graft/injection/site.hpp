@@ -51,6 +51,8 @@ class AnySite {
   virtual void initialise(AnyAdapterState& state, std::uint64_t seed) const = 0;
   /// Whether the layer's traits show its weight.
   [[nodiscard]] virtual bool shows_weight() const = 0;
+  /// The sizes of the matrix that a user's traits show as the weight, {} where there is none or graft's own layers know.
+  [[nodiscard]] virtual Shape shown_weight() const = 0;
   /// One row of the base weight, as `shows_weight` shows it, into row `place` of a matrix of the activations' dtype.
   virtual void copy_weight_row(Index row, ParameterData& to, Index place) const = 0;
   /// Whether the layer's type can be copied at all.
@@ -139,6 +141,14 @@ class SiteOf<Adapted<Declared, As...>> final : public AnySite {
     static_cast<AdapterState<T>&>(state).start_from(base_weight_of(std::as_const(layer())));
   }
   [[nodiscard]] bool shows_weight() const override { return has_weight<const L>; }
+  [[nodiscard]] Shape shown_weight() const override {
+    if constexpr (has_weight<const L> && !Module<L> && !requires { traits_of<L>::tensors(layer()); }) {
+      auto&& weight = weight_of(std::as_const(layer()));
+      return {Index(weight.rows()), Index(weight.cols())};
+    } else {
+      return {};
+    }
+  }
   void copy_weight_row(Index row, ParameterData& to, Index place) const override {
     const Index width = to.shape().cols();
     base_weight_of(std::as_const(layer())).copy_rows(row, out(reinterpret_cast<T*>(to.data()) + place * width, 1, width));
