@@ -24,6 +24,7 @@ TEST_CASE("base_layer components at the end of a module say how deep it is") {
   CHECK(nested.depth("c") == 0);
   CHECK(nested.depth("d") == 0);  // a trained bias of a target
   CHECK(nested.depth("q") == 0);
+  CHECK(nested.depth("base_model.model.a.q") == 1);  // of a model whose own paths begin so
 }
 
 TEST_CASE("a layer may be called base_layer itself") {

@@ -93,15 +93,6 @@ void activate(const ModelSites& model, const std::vector<unsigned>& ids) {
 GRAFT_SHARED_FUNCTION(activate<>)
 
 template <class = OnDemand>
-[[nodiscard]] std::vector<std::string> active_names(const ModelSites& model) {
-  std::vector<std::string> names;
-  for (const unsigned id : selected_of(model))
-    if (const auto record = find_record(model, id)) names.push_back(record->name());
-  return names;
-}
-GRAFT_SHARED_FUNCTION(active_names<>)
-
-template <class = OnDemand>
 void delete_everywhere(const ModelSites& model, std::string_view name) {
   const auto record = need_record(model, name);
   check_not_merged(model, *record, "delete_adapter");
@@ -127,7 +118,8 @@ void set_adapter(M& model, Names names) {
 /// The names of the active adapters, in order.
 template <class M>
 [[nodiscard]] std::vector<std::string> active_adapters(const M& model) {
-  return detail::active_names(sites_of(model));
+  const ModelSites sites = sites_of(model);
+  return detail::names_of_ids(sites, detail::selected_of(sites));
 }
 
 /// The names of all adapters, in the order of their injection.
@@ -145,7 +137,7 @@ template <class M>
 std::vector<std::string> delete_adapter(M& model, std::string_view name) {
   const ModelSites sites = sites_of(model);
   detail::delete_everywhere(sites, name);
-  return detail::active_names(sites);
+  return detail::names_of_ids(sites, detail::selected_of(sites));
 }
 
 /// Whether these adapters' parameters want gradients; `{}` the active ones'.
@@ -183,8 +175,9 @@ template <class = OnDemand>
 GRAFT_SHARED_FUNCTION(pinned<>)
 }  // namespace detail
 
-/// Names to numbers, once per request; an adapter of weight 0 and PEFT's "__base__" are left out. The selection keeps the adapters' weights
-/// as they are now: it goes on with them if an adapter is exchanged meanwhile. @throws AdapterError for unknown names.
+/// Names to numbers, once per request; an adapter of weight 0 and PEFT's "__base__" are left out. The selection keeps the
+/// adapters' weights as they are now: it goes on with them if an adapter is exchanged meanwhile. @throws AdapterError for
+/// unknown names.
 template <class M>
 [[nodiscard]] AdapterSelection select(const M& model, const std::vector<NamedWeight>& adapters) {
   const ModelSites sites = sites_of(model);

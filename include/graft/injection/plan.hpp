@@ -73,8 +73,6 @@ class Planner {
     for (const auto& [site, adapter] : plan_.adapted) {
       check_shown_weight(*model_.sites[site]);
       follow_layout(*model_.sites[site], adapter, plan_.config, plan_.report.warnings);
-    }
-    for (const auto& [site, adapter] : plan_.adapted) {
       const LayerFacts facts = model_.sites[site]->facts();
       const bool is_path_whole = adapter.parameter.empty() || facts.kind == LayerKind::parameter;
       plan_.report.matched.push_back({is_path_whole ? adapter.path : join_path(adapter.path, adapter.parameter), facts.kind, facts.in,

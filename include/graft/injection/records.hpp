@@ -257,6 +257,17 @@ void select_everywhere(const ModelSites& model, const std::vector<unsigned>& ids
 }
 GRAFT_SHARED_FUNCTION(select_everywhere<>)
 
+/// The names of adapters, of those that are there.
+template <class = OnDemand>
+[[nodiscard]] std::vector<std::string> names_of_ids(const ModelSites& model, const std::vector<unsigned>& ids) {
+  std::vector<std::string> names;
+  const auto records = records_of(model);
+  for (const unsigned id : ids)
+    for (const auto& record : records)
+      if (record->id == id) names.push_back(record->name());
+  return names;
+}
+
 /// Takes an adapter out of every site; its number stays.
 template <class = OnDemand>
 void remove_everywhere(const ModelSites& model, const AdapterRecord& record) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../adapters/pattern.hpp"
+#include "../core/keys.hpp"
 #include "../core/text.hpp"
 #include "site.hpp"
 
@@ -101,7 +102,7 @@ class TargetMatcher {
     const std::size_t first = paths.size();
     // nodes come parents first, so what contains the previous node is listed already
     for (std::string_view path = parent_path(node.path); !path.empty(); path = parent_path(path)) {
-      if (previous == path || (previous.starts_with(path) && previous[path.size()] == '.')) break;
+      if (is_key_of(previous, path)) break;
       paths.insert(paths.begin() + std::ptrdiff_t(first), path);
     }
     paths.push_back(node.path);

@@ -48,16 +48,6 @@ struct ParameterCounts {
 };
 
 namespace detail {
-template <class = OnDemand>
-[[nodiscard]] std::vector<std::string> names_of_ids(const ModelSites& model, const std::vector<unsigned>& ids) {
-  std::vector<std::string> names;
-  const auto records = records_of(model);
-  for (const unsigned id : ids)
-    for (const auto& record : records)
-      if (record->id == id) names.push_back(record->name());
-  return names;
-}
-
 /// What one adapter has in one layer, seen tensor by tensor.
 class AdapterStatus {
  public:

@@ -37,7 +37,7 @@ class WrappedModules {
   /// The path of what stands in these modules: "experts.base_layer.router" of "experts.router".
   [[nodiscard]] std::string inside(std::string path) const {
     for (const One& one : modules_)
-      if (path.size() > one.path.size() && path.starts_with(one.path) && path[one.path.size()] == '.')
+      if (path.size() > one.path.size() && is_key_of(path, one.path))
         path = join_path(one.path, one.inside) + path.substr(one.path.size());
     return path;
   }
