@@ -11,15 +11,35 @@
 
 namespace graft {
 
+class Gradients;
+
+/// Whether a value is recorded for a backward pass: `Var` and `RecordedTokens` of graft/train.hpp. What takes values of other
+/// kinds apart lets them pass to a function that is found by its arguments.
+template <class X>
+inline constexpr bool is_recorded = false;
+template <class X>
+concept Recorded = is_recorded<std::remove_cvref_t<X>>;
+
+/// Which parameters of a layer want gradients.
+struct Trained {
+  bool weight = false, bias = false;
+};
+
 // The op protocol. An op is a struct that computes on views; `custom` lifts it to matrices, tensors and Rows:
 //
 //   void forward(const BatchView&, Out<T> y, std::span<const In<T>> x) const;   // for every T it supports
 //   Index cols(std::span<const In<T>> x) const;            // width of the result …
 //   Shape shape(std::span<const Shape> x) const;           // … or the shape of its rows, (channels, spatial…)
 //   static constexpr Index tail = 1;                       // optional: one result row per sequence
+//   void vjp(const BatchView&, Gradients&, In<T> dy, In<T> y, std::span<const In<T>> x, std::span<const Out<T>> dx) const;
+//   bool trainable(const BatchView&) const;                // optional: owns parameters that want gradients
 //
 // forward may read positions and caches from the batch, and take scratch from its workspace. Row i of the
 // result belongs to row i of the input unless `tail` says otherwise.
+//
+// vjp is what training needs and nothing else: it adds to dx[i] the gradient by x[i], given that by the result, dy; where
+// dx[i].data() is null, nobody wants it. What it needs may be defined in a header of its own: a program that does not train
+// never calls it. y may be read where forward wrote it.
 
 namespace detail {
 /// Rows that a result keeps of every sequence; 0: all.
