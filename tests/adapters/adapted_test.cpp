@@ -100,3 +100,29 @@ TEST_CASE("the laws hold for LoRA and DoRA at a user's convolution") {
   laws::all<awkward::StridedCase<float>, laws::LoraMethod>();
   laws::all<awkward::StridedCase<float>, laws::DoraMethod>();
 }
+
+namespace recording {
+/// A value of training, which says where it went.
+struct Value {
+  std::string went_to{};
+};
+template <class... As, class L>
+Value record_site(graft::AdapterList<As...>, const graft::detail::SiteDoor<L>& door, const Value& x) {
+  const std::string experts = door.experts.is_none() ? "" : " of expert " + std::to_string(door.experts.one());
+  return {x.went_to + (door.table ? door.table->path : "a layer") + " with " + std::to_string(sizeof...(As)) + experts + ";"};
+}
+}  // namespace recording
+template <>
+inline constexpr bool graft::is_recorded<recording::Value> = true;
+
+TEST_CASE("values of training go to record_site, with the site's list, its table and its experts") {
+  OnlyLora net;
+  (void)graft::inject_adapter_in_model(graft::LoraConfig{.target_modules = {"p"}}, net, "a");
+  const recording::Value x;
+  CHECK(net.p(x).went_to == "p with 1;");
+  CHECK(graft::Adapted<Linear>(2, 3)(x).went_to == "a layer with 0;");
+  const graft::Adaptable<graft::Parameter<>> stack{graft::Shape{2, 3, 4}};
+  CHECK(stack(stack(x), 1).went_to == "a layer with 3;a layer with 3 of expert 1;");
+  const graft::PackedProjection<> packed(2, 6, false);
+  CHECK(graft::detail::SiteProjection<graft::PackedProjection<>, graft::Lora>{packed, nullptr}(x, 0, 2).went_to == "a layer with 1;");
+}

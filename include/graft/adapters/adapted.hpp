@@ -21,6 +21,10 @@ struct SiteAccess;
 template <class L, class... As>
 class Adapted;
 
+/// What a site permits, as a type: what takes recorded values apart is given it.
+template <class... As>
+struct AdapterList {};
+
 namespace detail {
 /// What a site holds, and the part of it that its adapters see: the layer; of an attention its packed projection, while the
 /// output projection inside of it becomes a site too.
@@ -36,14 +40,21 @@ struct SiteLayer<L, As...> {
   using adapted = typename traits_of<L>::packed_projection;
 };
 
+/// What a site's adapters make of x, of whatever kind. Values of training go to `record_site` of graft/train.hpp.
+template <class... As, class L>
+auto forward_site(const SiteDoor<L>& door, const auto& x) {
+  if constexpr (Recorded<decltype(x)>) return record_site(AdapterList<As...>{}, door, x);
+  else return door.forward(x);
+}
+
 /// Projects rows of a packed layer, with its site's adapters.
-template <class P>
+template <class P, class... As>
 struct SiteProjection {
   const P& layer;
   const SiteTable* table;
   auto operator()(const auto& x, Index begin, Index count) const {
     const ProjectionSlice<P> slice{&layer, begin, count};
-    return SiteDoor<ProjectionSlice<P>>{slice, table}.forward(x);
+    return forward_site<As...>(SiteDoor<ProjectionSlice<P>>{slice, table}, x);
   }
 };
 template <class A>
@@ -103,7 +114,7 @@ class Adapted {
   /// The layer with the active adapters; with the batch's own where Rows or Tokens come in.
   auto operator()(const auto& x) const {
     if constexpr (detail::is_attention<L>) return base_layer_.attend(projection(), x);
-    else return door().forward(x);
+    else return detail::forward_site<As...>(door(), x);
   }
   /// An attention's other calls: its `attend` with the same arguments.
   auto operator()(const auto& x, const AttendOptions& options) const
@@ -120,7 +131,7 @@ class Adapted {
   auto operator()(const auto& x, const ExpertIds& experts) const
     requires(!detail::is_attention<L>)
   {
-    return door(experts).forward(x);
+    return detail::forward_site<As...>(door(experts), x);
   }
   /// The engine's door: plain x, the batch's selections; a matrix (a tensor at a convolution) comes out.
   auto operator()(const auto& x, const Batch& batch) const
@@ -183,7 +194,7 @@ class Adapted {
   }
   [[nodiscard]] auto projection() const {
     using P = typename detail::SiteLayer<L, As...>::adapted;
-    return detail::SiteProjection<P>{base_layer_, site_table()};
+    return detail::SiteProjection<P, As...>{base_layer_, site_table()};
   }
 
   Held base_layer_;
