@@ -76,6 +76,19 @@ TEST_CASE("the norm is over all of them, and so is the factor") {
   CHECK(gradients.of(second)(0, 0) == 1);
 }
 
+TEST_CASE("gradients of passes are added up") {
+  const Parameter<> first(Shape{1, 2});
+  const Parameter<double> second(Shape{1});
+  Gradients sum, other;
+  sum.of(first) << 1, 2;
+  other.of(first) << 4, 8;
+  other.of(second) << 2;
+  sum.add(other, 0.5);
+  CHECK(sum.of(first) == Matrix<>{{3, 6}});
+  CHECK(sum.of(second)(0, 0) == 1);
+  CHECK(other.of(first) == Matrix<>{{4, 8}});
+}
+
 TEST_CASE("parameters on the same memory must agree about what they are") {
   Parameter<> weight(Shape{2, 3});
   Parameter<float, mapped> other(Shape{3, 2});

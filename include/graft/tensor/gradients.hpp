@@ -62,6 +62,12 @@ class Gradients {
     for (Entry* entry : present_) entry->is_present = false;
     present_.clear();
   }
+  /// Adds factor times all of another pass's: of sequences that another thread went through.
+  void add(const Gradients& other, double factor = 1) {
+    for (const Entry* entry : other.present_)
+      if (entry->is_double) matrix_of<double>(entry->memory, entry->doubles.rows(), entry->doubles.cols()) += factor * entry->doubles;
+      else matrix_of<float>(entry->memory, entry->floats.rows(), entry->floats.cols()) += float(factor) * entry->floats;
+  }
   /// The Euclidean norm of all of them together.
   [[nodiscard]] double norm() const {
     double sum = 0;
@@ -78,6 +84,7 @@ class Gradients {
 
  private:
   struct Entry {
+    const void* memory = nullptr;
     bool is_present = false, is_double = false;
     Matrix<float> floats;
     Matrix<double> doubles;
@@ -94,6 +101,7 @@ class Gradients {
   [[nodiscard]] Matrix<T>& matrix_of(const void* memory, Index rows, Index cols) {
     std::unique_ptr<Entry>& entry = entries_[memory];
     if (!entry) entry = std::make_unique<Entry>();
+    entry->memory = memory;
     Matrix<T>& matrix = entry->template values<T>();
     if (!entry->is_present) {
       entry->is_present = true;
