@@ -81,6 +81,16 @@ struct SiteDoor {
     });
   }
 
+  /// The shape of a result's rows, for rows of that shape. @throws ShapeError for rows that do not fit
+  [[nodiscard]] Shape row_of_result(const Shape& row) const {
+    if constexpr (kind == LayerKind::conv) {
+      return conv_row_shape(facts_of(layer).conv, row);
+    } else {
+      check_features(row.size());
+      return Shape{out_features(row.size())};
+    }
+  }
+
  private:
   [[nodiscard]] bool is_idle() const { return !table || table->is_idle(); }
 
@@ -142,14 +152,7 @@ struct SiteDoor {
     static_assert(std::same_as<S, T>, "graft: this site's activations have another scalar: double for a double weight, else float");
     if constexpr (WritesInto<L, In<T>, T> && requires { layer.op(); })  // graft's own, empty: nothing of what a site costs
       if (!table) return custom(layer.op(), x);
-    Shape row{};
-    if constexpr (kind == LayerKind::conv) {
-      row = conv_row_shape(facts_of(layer).conv, x.row_shape());
-    } else {
-      check_features(x.cols());
-      row.push_back(out_features(x.cols()));
-    }
-    Rows<T> y(x.batch(), x.rows(), row);
+    Rows<T> y(x.batch(), x.rows(), row_of_result(x.row_shape()));
     const BatchView view = x.batch().view();
     SiteForward<L>(layer, table, view).run({.rows = x.value(), .row_shape = x.row_shape(), .experts = experts}, y.value());
     return y;
