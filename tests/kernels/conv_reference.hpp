@@ -19,19 +19,24 @@ inline Index element_or_zero(Index i, Index size, PaddingMode mode) {
   return i;
 }
 
-/// What output position (d, h, w) reads through kernel element (a, b, c) in a channel.
-template <class T>
-double read_through(const ConvGeometry& g, const T* channel, ConvGeometry::Axes output,
-                    ConvGeometry::Axes element) {
+/// Where in a channel output position (d, h, w) reads through kernel element (a, b, c), or -1 for a zero.
+inline Index place_through(const ConvGeometry& g, ConvGeometry::Axes output, ConvGeometry::Axes element) {
   Index at = 0;
   for (std::size_t axis = 0; axis < 3; ++axis) {
     const Index i = element_or_zero(
         output[axis] * g.stride[axis] - g.padding_before[axis] + element[axis] * g.dilation[axis],
         g.input[axis], g.padding_mode);
-    if (i < 0) return 0;
+    if (i < 0) return -1;
     at = at * g.input[axis] + i;
   }
-  return double(channel[at]);
+  return at;
+}
+/// What it reads there.
+template <class T>
+double read_through(const ConvGeometry& g, const T* channel, ConvGeometry::Axes output,
+                    ConvGeometry::Axes element) {
+  const Index at = place_through(g, output, element);
+  return at < 0 ? 0 : double(channel[at]);
 }
 
 /// Calls f(index, {a, b, c}) for every place of a box, the last axis fastest.
