@@ -81,6 +81,7 @@ struct Conv {
   const W* weight;
   const W* bias;
   ConvShape conv;
+  Trained trained{};
 
   [[nodiscard]] Shape shape(std::span<const Shape> x) const { return detail::conv_row_shape(conv, x[0]); }
   template <class T>
@@ -105,6 +106,10 @@ struct Conv {
       }
     });
   }
+  [[nodiscard]] bool trainable(const BatchView& = {}) const { return trained.weight || (bias && trained.bias); }
+  /// `row`: the shape of a row of x. dx is added to, null data: nobody wants it.
+  template <class T>
+  void vjp(const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& x, const Shape& row, Out<T> dx) const;
 };
 }  // namespace ops
 
@@ -119,7 +124,9 @@ struct ConvNd {
   /// (n, in, spatial…) → (n, out, spatial…): row-major tensors, or Rows.
   auto operator()(const auto& x) const {
     using X = std::remove_cvref_t<decltype(x)>;
-    if constexpr (RowsLike<X>) {
+    if constexpr (Recorded<X>) {
+      return record_shaped(op(), x);
+    } else if constexpr (RowsLike<X>) {
       Rows<typename X::scalar> y(x.batch(), x.rows(), detail::conv_row_shape(shape_, x.row_shape()));
       op().template run<typename X::scalar>(x.value(), x.row_shape(), y.value(), x.batch().view().workspace);
       return y;
@@ -137,7 +144,9 @@ struct ConvNd {
       return y;
     }
   }
-  [[nodiscard]] ops::Conv<T> op() const { return {weight.view().data(), detail::bias_data(bias), shape_}; }
+  [[nodiscard]] ops::Conv<T> op() const {
+    return {weight.view().data(), detail::bias_data(bias), shape_, {weight.requires_grad(), bias.requires_grad()}};
+  }
   [[nodiscard]] const ConvShape& conv_shape() const { return shape_; }
   GRAFT_MODULE(weight, bias)
 
@@ -212,6 +221,8 @@ struct ConvTraits {
   static std::uint64_t weight_version(const Layer& layer) { return layer.weight.version(); }
   static auto bias(auto& layer) { return layer.bias.view().row(0); }
   static auto& bias_parameter(auto& layer) { return layer.bias; }
+  /// What computes the layer, and its gradients.
+  static ops::Conv<T> op(const Layer& layer) { return layer.op(); }
   static void forward_into(const Layer& layer, const In<compute_scalar<T>>& x, const Shape& row, Out<compute_scalar<T>> y,
                            Workspace* workspace) {
     layer.op().template run<compute_scalar<T>>(x, row, y, workspace);
