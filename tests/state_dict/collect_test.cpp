@@ -110,3 +110,16 @@ TEST_CASE("a trained bias of the active adapter stands where PEFT keeps it: in i
   graft::merge_adapter(net);
   all_are(true);
 }
+
+TEST_CASE("without what only the code of a layer reaches the keys are the same, and nothing is copied") {
+  awkward::Net<awkward::TransposedCase<float>> net;
+  (void)graft::inject_adapter_in_model(LoraConfig{.r = 2, .target_modules = {"site"}}, net);
+  const graft::ModelSites sites = graft::sites_of(net);
+  const graft::StateDict whole = graft::detail::whole_state_dict(sites);
+  const graft::StateDict shown = graft::detail::whole_state_dict(sites, graft::detail::Shown::parameters);
+  CHECK(whole.keys() == shown.keys());
+  CHECK(whole.at("site.base_layer.weight").owner);
+  CHECK(shown.at("site.base_layer.weight").data == nullptr);
+  CHECK(shown.at("site.base_layer.weight").shape == whole.at("site.base_layer.weight").shape);
+  CHECK(shown.at("site.lora_A.default.weight").data == whole.at("site.lora_A.default.weight").data);
+}

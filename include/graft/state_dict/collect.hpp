@@ -98,17 +98,23 @@ template <class = OnDemand>
   const bool is_bare = site.kind() == LayerKind::parameter && !has_wrapper(table, Wrapper::copies);
   return join_path(modules.inside(adapter_module(site, 0, is_inside_adapted(site))), is_bare ? "" : base_infix(table));
 }
+/// Of the tensors that only the code of a layer reaches: what they hold, or no more than that they are there.
+enum class Shown { all, parameters };
+[[nodiscard]] inline TensorView shown_tensor(const BaseTensor& tensor, Shown shown) {
+  if (shown == Shown::all) return tensor.read();
+  return tensor.parameter ? tensor.parameter->view() : TensorView{tensor.dtype, tensor.shape.to_vector()};
+}
 /// The tensors of a site's layer.
 template <class = OnDemand>
-void collect_layer(const AnySite& site, const WrappedModules& modules, StateDict& state_dict) {
+void collect_layer(const AnySite& site, const WrappedModules& modules, Shown shown, StateDict& state_dict) {
   const std::string layer = layer_module(site, modules);
   const ParameterData* const bias = acting_bias(site.table());
   for (const BaseTensor& tensor : site.tensors())
-    state_dict.insert(join_path(layer, tensor.key), bias && tensor.key == "bias" ? bias->view() : tensor.read());
+    state_dict.insert(join_path(layer, tensor.key), bias && tensor.key == "bias" ? bias->view() : shown_tensor(tensor, shown));
 }
 /// A site's adapters as torch registers them: all of one name together, lora_A of each adapter, then lora_B.
 template <class = OnDemand>
-void collect_adapters(const AnySite& site, const WrappedModules& modules, StateDict& state_dict) {
+void collect_adapters(const AnySite& site, const WrappedModules& modules, Shown shown, StateDict& state_dict) {
   SiteTable* table = site.table();
   if (!table) return;
   const std::string path = modules.inside(site.path());
@@ -129,7 +135,8 @@ void collect_adapters(const AnySite& site, const WrappedModules& modules, StateD
   for (SiteEntry& entry : table->entries)  // copies of a module that holds sites come behind all of them
     if (entry.copy() && !entry.saved_above() && !modules.is_saved(site.path()))
       for (const BaseTensor& tensor : site.tensors(entry.copy()))
-        state_dict.insert(join_path(join_path(path, "modules_to_save." + entry.record->name()), tensor.key), tensor.read());
+        state_dict.insert(join_path(join_path(path, "modules_to_save." + entry.record->name()), tensor.key),
+                          shown_tensor(tensor, shown));
   for (SiteEntry& entry : table->entries)
     if (const TokenRows* tokens = entry.tokens())
       state_dict.insert(memory_key(path, token_parameter, entry.record->name(), ""), tokens->rows().view());
@@ -158,14 +165,15 @@ void for_each_in_order(const ModelSites& model, Plain plain, Site site, Again ag
 template <class = OnDemand>
 class WholeStateDict {
  public:
-  explicit WholeStateDict(const ModelSites& model) : model_(model), modules_(wrapped_modules(model)), saved_(saved_modules(model)) {}
+  explicit WholeStateDict(const ModelSites& model, Shown shown = Shown::all)
+      : model_(model), shown_(shown), modules_(wrapped_modules(model)), saved_(saved_modules(model)) {}
 
   [[nodiscard]] StateDict collect() && {
     for_each_in_order(
         model_,
         [&](const BaseTensor& tensor) {
           go_to(tensor.key);
-          all_.insert(modules_.inside(tensor.key), tensor.read());
+          all_.insert(modules_.inside(tensor.key), shown_tensor(tensor, shown_));
         },
         [&](const AnySite& site) { collect(site); },
         [&](const SecondName& name) {
@@ -192,15 +200,15 @@ class WholeStateDict {
         open_.push_back({one.path, &one, all_.size()});
   }
   void leave(const Open& module) {
-    for (const AnySite* site : module.parameters) collect_adapters(*site, modules_, all_);
+    for (const AnySite* site : module.parameters) collect_adapters(*site, modules_, shown_, all_);
     if (module.saved)
       for (const SavedModule::Copy& copy : module.saved->copies) collect_copy(module, copy);
   }
 
   void collect(const AnySite& site) {
     go_to(site.path());
-    collect_layer(site, modules_, all_);
-    if (site.kind() != LayerKind::parameter) return collect_adapters(site, modules_, all_);
+    collect_layer(site, modules_, shown_, all_);
+    if (site.kind() != LayerKind::parameter) return collect_adapters(site, modules_, shown_, all_);
     const std::string_view module = parent_path(site.path());
     if (open_.empty() || open_.back().path != module) open_.push_back({module});
     open_.back().parameters.push_back(&site);
@@ -213,7 +221,7 @@ class WholeStateDict {
       if (const SiteTable* table = site->table(); table && is_key_of(site->path(), module.path))
         if (const SiteEntry* entry = table->find(copy.id); entry && entry->copy())
           for (const BaseTensor& tensor : site->tensors(entry->copy()))
-            own.insert(join_path(layer_module(*site, modules_), tensor.key), tensor.read());
+            own.insert(join_path(layer_module(*site, modules_), tensor.key), shown_tensor(tensor, shown_));
     for (const SecondName& name : model_.second_names)
       if (is_key_of(name.path, module.path)) insert_again(own, spelt(name));
     const std::string original = modules_.within(std::string(module.path));
@@ -232,6 +240,7 @@ class WholeStateDict {
   }
 
   const ModelSites& model_;
+  Shown shown_;
   WrappedModules modules_;
   std::vector<SavedModule> saved_;
   std::vector<Open> open_;
@@ -239,8 +248,8 @@ class WholeStateDict {
 };
 
 template <class = OnDemand>
-[[nodiscard]] StateDict whole_state_dict(const ModelSites& model) {
-  return WholeStateDict<>(model).collect();
+[[nodiscard]] StateDict whole_state_dict(const ModelSites& model, Shown shown = Shown::all) {
+  return WholeStateDict<>(model, shown).collect();
 }
 GRAFT_SHARED_FUNCTION(whole_state_dict<>)
 }  // namespace detail

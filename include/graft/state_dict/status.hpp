@@ -11,6 +11,7 @@
 #include "../core/on_demand.hpp"
 #include "../injection/merged.hpp"
 #include "saved_modules.hpp"
+#include "trainable_tensors.hpp"
 #include "wrappers.hpp"
 
 namespace graft {
@@ -182,26 +183,14 @@ template <class = OnDemand>
     if (!table) continue;
     for (const SiteEntry& entry : table->entries) {
       if (AnyAdapterState* state = entry.state())
-        for (const AdapterParameter& parameter : state->parameters()) {
-          counts.total += parameter.data->shape().size();
-          if (parameter.data->requires_grad()) counts.trainable += parameter.data->shape().size();
-        }
+        for (const AdapterParameter& parameter : state->parameters()) counts.total += parameter.data->shape().size();
       if (entry.copy())
-        for (const BaseTensor& tensor : site->tensors(entry.copy())) {
-          counts.total += tensor.shape.size();
-          if (entry.here()->copy_trains) counts.trainable += tensor.shape.size();
-        }
-      if (const TokenRows* tokens = entry.tokens(); tokens && entry.here()->tied_to.empty()) {
-        counts.total += tokens->rows().shape().size();
-        if (tokens->rows().requires_grad()) counts.trainable += tokens->rows().shape().size();
-      }
-      // a trained bias is the base's own in PEFT: counted there once
-      if (const ParameterData* bias = entry.bias(); bias && bias->requires_grad()) counts.trainable += bias->shape().size();
+        for (const BaseTensor& tensor : site->tensors(entry.copy())) counts.total += tensor.shape.size();
+      if (const TokenRows* tokens = entry.tokens(); tokens && entry.here()->tied_to.empty()) counts.total += tokens->rows().shape().size();
     }
   }
-  for (const auto& record : records_of(model))
-    for (const PlainBias& bias : record->plain_biases)
-      if (bias.values.requires_grad()) counts.trainable += bias.values.shape().size();
+  // a trained bias is the base's own in PEFT: it is part of the total already
+  for (const TrainableTensor& tensor : trainable_tensors(model)) counts.trainable += tensor.shape.size();
   return counts;
 }
 GRAFT_SHARED_FUNCTION(count_parameters<>)
