@@ -144,6 +144,12 @@ TEST_CASE("a layer of graft's has the gradients that it is asked for, and those 
   CHECK(both.size() == 2);
   CHECK(both.of(layer.weight) == weight.of(layer.weight));
   CHECK_FALSE(both.of(layer.bias).isZero(0));
+  layer.bias.set_requires_grad(false);
+  layer.weight.set_requires_grad(true);
+  Gradients own;
+  gradient<float>(layer, own);
+  CHECK(own.size() == 1);
+  CHECK(own.of(layer.weight) == weight.of(layer.weight));
 }
 
 TEST_CASE("a user's layer has the gradients of the weight that its traits show") {
@@ -180,6 +186,8 @@ TEST_CASE("a weight in another layout is read, but has no gradient of its own") 
   CHECK(message_of([&] { gradient<float>(layer, gradients, {.weight = true}); }).find("layer_traits::weight") != std::string::npos);
   CHECK(message_of([&] { gradient<float>(layer, gradients, {.bias = true}); }).find("layer_traits::bias") != std::string::npos);
   CHECK(gradients.empty());
+  layer.kernel.resize(columns, columns);  // of which only the order tells
+  CHECK(graft::detail::weight_memory(layer) == nullptr);
 }
 
 TEST_CASE("traits that show no weight can know the gradient, else the error says what to add") {
