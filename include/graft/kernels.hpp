@@ -3,6 +3,7 @@
 /// The kernels alone, without Eigen: spans of floats in, spans of floats out. For engines that bring everything else.
 
 #include "kernels/attention.hpp"
+#include "kernels/attention_backward.hpp"
 #include "kernels/backward.hpp"
 #include "kernels/conv.hpp"
 #include "kernels/conv_backward.hpp"

@@ -1,0 +1,79 @@
+#pragma once
+
+#include "attention.hpp"
+#include "transpose.hpp"
+
+namespace graft::kernels {
+
+/// Where attention_backward adds: null for a gradient that is not wanted. Rows as those of q, k and v.
+template <class T>
+struct AttentionGradients {
+  T* dq = nullptr;
+  std::ptrdiff_t lddq = 0;
+  T* dk = nullptr;
+  std::ptrdiff_t lddk = 0;
+  T* dv = nullptr;
+  std::ptrdiff_t lddv = 0;
+};
+
+inline namespace GRAFT_BUILD {
+
+namespace detail {
+// Queries whose weights are made anew at once: some 32 Ki of them, so that they stay in the second-level cache.
+[[nodiscard]] constexpr std::ptrdiff_t attention_backward_rows(const AttentionShape& s) {
+  return std::min(s.rows, std::clamp<std::ptrdiff_t>(32768 / std::max<std::ptrdiff_t>(s.keys, 1) / 16 * 16, attention_rows, 64));
+}
+
+// The gradient of the scores from that of the weights p (count, keys): d[i,j] = scale * p[i,j] * (d[i,j] - dy[i] y[i]), and
+// zeros behind the keys that a query sees.
+template <class T>
+void attention_scores_backward(std::ptrdiff_t count, std::ptrdiff_t keys, std::ptrdiff_t head_dim, std::ptrdiff_t first,
+                               std::ptrdiff_t more, T scale, const T* p, const T* y, std::ptrdiff_t ldy, const T* dy,
+                               std::ptrdiff_t lddy, T* d) {
+  for (std::ptrdiff_t i = 0; i < count; ++i, p += keys, d += keys, y += ldy, dy += lddy) {
+    const std::ptrdiff_t seen = std::min(keys, first + i * more);
+    T mean = 0;
+    for (std::ptrdiff_t c = 0; c < head_dim; ++c) mean += dy[c] * y[c];
+    for (std::ptrdiff_t j = 0; j < seen; ++j) d[j] = scale * p[j] * (d[j] - mean);
+    std::fill(d + seen, d + keys, T(0));
+  }
+}
+}  // namespace detail
+
+/// The number of T that attention_backward needs as scratch: a few rows of scores.
+[[nodiscard]] constexpr std::ptrdiff_t attention_backward_scratch(const AttentionShape& s) {
+  return 3 * detail::attention_backward_rows(s) * s.keys;
+}
+
+/// Adds the gradients of attention's y = softmax(scale * q k^T) v. q, k, v: what it was given, y: what it wrote; dy (rows,
+/// heads * head_dim) is the gradient of the loss by y. The weights are made anew; query heads of a group add to one key head.
+/// scratch: attention_backward_scratch(shape) T.
+template <class T>
+void attention_backward(const AttentionShape& s, const T* q, std::ptrdiff_t ldq, const T* k, std::ptrdiff_t ldk, const T* v,
+                        std::ptrdiff_t ldv, const T* y, std::ptrdiff_t ldy, const T* dy, std::ptrdiff_t lddy,
+                        const AttentionGradients<T>& to, T* scratch) {
+  const std::ptrdiff_t d = s.head_dim, group = s.heads / s.kv_heads, most = detail::attention_backward_rows(s), more = s.causal ? 1 : 0;
+  const T* const none = nullptr;
+  T *const weights = scratch, *const scores = weights + most * s.keys, *const turned = scores + most * s.keys;
+  for (std::ptrdiff_t h = 0; h < s.heads; ++h)
+    for (std::ptrdiff_t i = 0; i < s.rows; i += most) {
+      const std::ptrdiff_t count = std::min(s.rows - i, most), first = detail::attention_visible(s, i), kv = h / group * d;
+      const T *const q_here = q + i * ldq + h * d, *const dy_here = dy + i * lddy + h * d;
+      const std::ptrdiff_t keys = detail::attention_weights(s, count, q_here, ldq, k + kv, ldk, first, more, weights);
+      if (to.dv) {
+        transpose(count, keys, weights, keys, turned, count);
+        product_nn(keys, d, count, turned, count, dy_here, lddy, none, to.dv + kv, to.lddv, true);
+      }
+      if (!to.dq && !to.dk) continue;
+      product_nt(count, keys, d, dy_here, lddy, v + kv, ldv, none, scores, keys, false);
+      detail::attention_scores_backward(count, keys, d, first, more, T(detail::attention_scale(s)), weights, y + i * ldy + h * d, ldy,
+                                        dy_here, lddy, scores);
+      if (to.dq) product_nn(count, d, keys, scores, keys, k + kv, ldk, none, to.dq + i * to.lddq + h * d, to.lddq, true);
+      if (!to.dk) continue;
+      transpose(count, keys, scores, keys, turned, count);
+      product_nn(keys, d, count, turned, count, q_here, ldq, none, to.dk + kv, to.lddk, true);
+    }
+}
+
+}  // namespace GRAFT_BUILD
+}  // namespace graft::kernels
