@@ -14,6 +14,7 @@
 #include "kernels/merge.hpp"
 #include "kernels/narrow_low_rank.hpp"
 #include "kernels/normalise.hpp"
+#include "kernels/normalise_backward.hpp"
 #include "kernels/panel_product.hpp"
 #include "kernels/pool.hpp"
 #include "kernels/products.hpp"
@@ -21,3 +22,4 @@
 #include "kernels/random.hpp"
 #include "kernels/rotary.hpp"
 #include "kernels/row_norms.hpp"
+#include "kernels/weight_backward.hpp"

@@ -1,0 +1,18 @@
+#pragma once
+
+#include "vector.hpp"
+
+#define GRAFT_KERNELS "column_sums.inc"
+#include "for_each_isa.inc"
+
+namespace graft::kernels {
+inline namespace GRAFT_BUILD {
+
+/// y += the sum of x's rows: the gradient of a bias. x (n, cols), y (cols).
+template <class T>
+void add_column_sums(std::ptrdiff_t n, std::ptrdiff_t cols, const T* x, std::ptrdiff_t ldx, T* y) {
+  GRAFT_DISPATCH(add_column_sums<T>(n, cols, x, ldx, y));
+}
+
+}  // namespace GRAFT_BUILD
+}  // namespace graft::kernels
