@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -22,6 +23,8 @@ struct Linear {
   const W* weight;
   Index out, in;
   const W* bias = nullptr;
+  Trained trained{};
+  Index first_row = 0, whole_rows = 0;  // where these are rows of a larger weight, which has the gradient; 0: they are all
 
   [[nodiscard]] Index cols(const auto& x) const {
     if (x[0].cols() != in)
@@ -32,6 +35,8 @@ struct Linear {
   }
   /// From now on those outputs alone.
   void keep_rows(Index begin, Index count) {
+    if (whole_rows == 0) whole_rows = out;
+    first_row += begin;
     weight += begin * in;
     out = count;
     if (bias) bias += begin;
@@ -43,9 +48,13 @@ struct Linear {
     const detail::Widened<T> wide_bias(bias, out, batch.workspace);
     detail::parallel_product<T>(weight, in, x[0], wide_bias.data(), y, batch.workspace);
   }
+  [[nodiscard]] bool trainable(const BatchView&) const { return trained.weight || trained.bias; }
+  template <class T>
+  void vjp(const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& y, std::span<const In<T>> x,
+           std::span<const Out<T>> dx) const;
 };
 
-/// The same by another product than graft's: see linear_product.hpp.
+/// The same by another product than graft's: see linear_product.hpp. Gradients are by graft's.
 template <class W, class Product>
 struct LinearBy : Linear<W> {
   const Product* product;
@@ -99,6 +108,7 @@ class InOnePiece {
   [[nodiscard]] const scalar* data() const { return copy_.size() ? copy_.data() : ref_.data(); }
   [[nodiscard]] Index rows() const { return ref_.rows(); }
   [[nodiscard]] Index cols() const { return ref_.cols(); }
+  [[nodiscard]] static bool requires_grad() { return false; }
 
  private:
   MatrixRef<scalar> ref_;
@@ -108,13 +118,16 @@ template <class T, class Storage>
 class InOnePiece<Parameter<T, Storage>> {
  public:
   using scalar = T;
-  explicit InOnePiece(const Parameter<T, Storage>& parameter) : view_(parameter.view()) {}
+  explicit InOnePiece(const Parameter<T, Storage>& parameter)
+      : view_(parameter.view()), requires_grad_(view_.size() && parameter.requires_grad()) {}
   [[nodiscard]] const T* data() const { return view_.size() ? view_.data() : nullptr; }
   [[nodiscard]] Index rows() const { return view_.rows(); }
   [[nodiscard]] Index cols() const { return view_.cols(); }
+  [[nodiscard]] bool requires_grad() const { return requires_grad_; }
 
  private:
   typename Parameter<T, Storage>::ConstView view_;
+  bool requires_grad_;
 };
 
 /// What is the product of a linear layer over such a weight, a matrix or a Parameter.
@@ -135,46 +148,103 @@ auto linear_op(const ops::Linear<W>& op, const Product& product) {
 }
 }  // namespace detail
 
-/// x·Wᵀ for a Parameter or a matrix (out, in): a head that is tied to an embedding, for instance.
+namespace detail {
+/// What a recorded product reads again when its caller's operands are gone: matrices are copied, Parameters outlive the tape.
+template <class W>
+struct KeptOperand {
+  using scalar = typename W::Scalar;
+  Matrix<scalar> values;
+  explicit KeptOperand(const W& original) : values(original) {}
+  [[nodiscard]] const scalar* data() const { return values.data(); }
+  [[nodiscard]] Index rows() const { return values.rows(); }
+  [[nodiscard]] Index cols() const { return values.cols(); }
+  [[nodiscard]] static bool requires_grad() { return false; }
+};
+template <class T, class Storage>
+struct KeptOperand<Parameter<T, Storage>> : InOnePiece<Parameter<T, Storage>> {
+  using InOnePiece<Parameter<T, Storage>>::InOnePiece;
+};
+template <class W, class B, class Product>
+struct KeptOperands {
+  KeptOperand<W> weight;
+  KeptOperand<B> bias;
+  Product product;
+};
+/// An op with what it refers to.
+template <class Op, class Kept>
+struct Keeping : Op {
+  std::shared_ptr<const Kept> kept;
+};
+
+inline void check_bias(Index count, Index out) {
+  if (count != out)
+    fail<ShapeError>("a bias of " + std::to_string(count) + " numbers for " + std::to_string(out) + " outputs",
+                     "it is added to every row of the result", "pass one number per row of the weight");
+}
+/// `linear` of a value that is recorded. An empty bias is none.
+template <class W, class B, class Product>
+auto record_linear(const auto& x, const W& weight, const B& bias, const Product& product) {
+  const auto op_of = [](const auto& w, const auto& b, const Product& by) {
+    const Index count = b.rows() * b.cols();
+    if (count) check_bias(count, w.rows());
+    return linear_op(ops::Linear<typename InOnePiece<W>::scalar>{w.data(), w.rows(), w.cols(), count ? b.data() : nullptr,
+                                                                 {w.requires_grad(), b.requires_grad()}}, by);
+  };
+  if constexpr (is_parameter<W> && is_parameter<B> && std::is_same_v<Product, KernelProduct>) {
+    return custom_linear(op_of(InOnePiece<W>(weight), InOnePiece<B>(bias), product), x);
+  } else {
+    using Kept = KeptOperands<W, B, Product>;
+    const auto kept = std::make_shared<const Kept>(Kept{KeptOperand<W>(weight), KeptOperand<B>(bias), product});
+    const auto op = op_of(kept->weight, kept->bias, kept->product);
+    return custom_linear(Keeping<std::remove_const_t<decltype(op)>, Kept>{op, kept}, x);
+  }
+}
+}  // namespace detail
+
+/// x·Wᵀ for a Parameter or a matrix (out, in): a head that is tied to an embedding, for instance. In training a Parameter that
+/// requires a gradient gets one; a matrix is a constant.
 template <class W>
   requires MatrixLike<W> || detail::is_parameter<W>
 auto linear(const auto& x, const W& weight) {
-  const detail::InOnePiece<W> w(weight);
-  return detail::custom_linear(ops::Linear<typename detail::InOnePiece<W>::scalar>{w.data(), w.rows(), w.cols()}, x);
+  return linear(x, weight, KernelProduct());
 }
 /// The same by another product than graft's: EigenProduct(), or a callable of the host's (linear_product.hpp).
 template <class W, detail::ProductOver<W> Product>
 auto linear(const auto& x, const W& weight, const Product& product) {
-  const detail::InOnePiece<W> w(weight);
   using T = typename detail::InOnePiece<W>::scalar;
-  return detail::custom_linear(detail::linear_op(ops::Linear<T>{w.data(), w.rows(), w.cols()}, product), x);
+  if constexpr (Recorded<decltype(x)>) {
+    return detail::record_linear(x, weight, Parameter<T>(), product);
+  } else {
+    const detail::InOnePiece<W> w(weight);
+    return detail::custom_linear(detail::linear_op(ops::Linear<T>{w.data(), w.rows(), w.cols()}, product), x);
+  }
 }
 /// x·Wᵀ + b. @throws ShapeError unless b has `out` numbers, or is an empty Parameter.
 template <class W, class B, class Product = KernelProduct>
   requires(MatrixLike<W> || detail::is_parameter<W>) && (MatrixLike<B> || detail::is_parameter<B>)
 auto linear(const auto& x, const W& weight, const B& bias, const Product& product = {}) {
   using T = typename detail::InOnePiece<W>::scalar;
-  const detail::InOnePiece<W> w(weight);
   static_assert(std::is_same_v<T, typename detail::InOnePiece<B>::scalar>, "graft: weight and bias have one scalar");
-  const auto with_bias = [&](const T* numbers, Index count) {
-    if (numbers && count != w.rows())
-      fail<ShapeError>("a bias of " + std::to_string(count) + " numbers for " + std::to_string(w.rows()) + " outputs",
-                       "it is added to every row of the result", "pass one number per row of the weight");
-    return detail::custom_linear(detail::linear_op(ops::Linear<T>{w.data(), w.rows(), w.cols(), numbers}, product), x);
-  };
-  if constexpr (MatrixLike<B>) {
-    static_assert(B::IsVectorAtCompileTime, "graft: a bias is a vector");
-    // a column seen as a row: both lie alike, and only a row binds without a copy
-    if constexpr (B::ColsAtCompileTime == 1 && B::RowsAtCompileTime != 1) {
+  if constexpr (MatrixLike<B>) static_assert(B::IsVectorAtCompileTime, "graft: a bias is a vector");
+  if constexpr (Recorded<decltype(x)>) {
+    return detail::record_linear(x, weight, bias, product);
+  } else {
+    const detail::InOnePiece<W> w(weight);
+    const auto with_bias = [&](const T* numbers, Index count) {
+      if (numbers) detail::check_bias(count, w.rows());
+      return detail::custom_linear(detail::linear_op(ops::Linear<T>{w.data(), w.rows(), w.cols(), numbers}, product), x);
+    };
+    if constexpr (!MatrixLike<B>) {
+      const detail::InOnePiece<B> b(bias);
+      return with_bias(b.data(), b.rows() * b.cols());
+    } else if constexpr (B::ColsAtCompileTime == 1 && B::RowsAtCompileTime != 1) {
+      // a column seen as a row: both lie alike, and only a row binds without a copy
       const Eigen::Ref<const Eigen::Matrix<T, Eigen::Dynamic, 1>> held(bias);
       return with_bias(held.data(), held.size());
     } else {
       const Eigen::Ref<const Eigen::Matrix<T, 1, Eigen::Dynamic>> held(bias);
       return with_bias(held.data(), held.size());
     }
-  } else {
-    const detail::InOnePiece<B> b(bias);
-    return with_bias(b.data(), b.rows() * b.cols());
   }
 }
 
@@ -194,7 +264,9 @@ struct Linear {
   /// x (n, in), or N-d with features last → (n, out) of the same kind.
   auto operator()(const auto& x) const { return detail::custom_linear(op(), x); }
   [[nodiscard]] auto op() const {
-    return detail::linear_op(ops::Linear<T>{weight.view().data(), weight.rows(), weight.cols(), detail::bias_data(bias)}, product);
+    return detail::linear_op(ops::Linear<T>{weight.view().data(), weight.rows(), weight.cols(), detail::bias_data(bias),
+                                            {weight.requires_grad(), detail::trains_bias(bias)}},
+                             product);
   }
   GRAFT_MODULE(weight, bias)
 };

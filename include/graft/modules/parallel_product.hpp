@@ -61,20 +61,20 @@ View weight_row(const View& w, Index o, Index ld) {
   return w.row(o, ld);
 }
 template <class T, class W>
-void product_rows(const W* w, Index ldw, Index out, const In<T>& x, const T* bias, Out<T> y, T* scratch) {
-  kernels::product_nt<T, W>(x.rows(), out, x.cols(), x.data(), x.outerStride(), w, ldw, bias, y.data(), y.outerStride(), false, scratch);
+void product_rows(const W* w, Index ldw, Index out, const In<T>& x, const T* bias, Out<T> y, bool adds, T* scratch) {
+  kernels::product_nt<T, W>(x.rows(), out, x.cols(), x.data(), x.outerStride(), w, ldw, bias, y.data(), y.outerStride(), adds, scratch);
 }
 template <class View>
   requires(!std::is_pointer_v<View>)
-void product_rows(const View& w, Index ldw, Index out, const In<float>& x, const float* bias, Out<float> y, float* scratch) {
-  kernels::product_nt_view(x.rows(), out, x.cols(), x.data(), x.outerStride(), w, ldw, bias, y.data(), y.outerStride(), false, scratch);
+void product_rows(const View& w, Index ldw, Index out, const In<float>& x, const float* bias, Out<float> y, bool adds, float* scratch) {
+  kernels::product_nt_view(x.rows(), out, x.cols(), x.data(), x.outerStride(), w, ldw, bias, y.data(), y.outerStride(), adds, scratch);
 }
 
-/// y = x·Wᵀ + b by graft's kernel, in pieces on the host's threads where the workspace has some: columns of y where it
-/// is broad, so that a weight is read once, rows of y where it is tall. `w`: a pointer to scalars, or a view, (out, in)
-/// with rows ldw columns apart. Every element has the bits that it has in one piece.
+/// y = x·Wᵀ + b by graft's kernel, or where it `adds` y += that, in pieces on the host's threads where the workspace has
+/// some: columns of y where it is broad, so that a weight is read once, rows of y where it is tall. `w`: a pointer to
+/// scalars, or a view, (out, in) with rows ldw columns apart. Every element has the bits that it has in one piece.
 template <class T, class W>
-void parallel_product(const W& w, Index ldw, const In<T>& x, const T* bias, Out<T> y, Workspace* workspace) {
+void parallel_product(const W& w, Index ldw, const In<T>& x, const T* bias, Out<T> y, Workspace* workspace, bool adds = false) {
   using Weight = std::remove_const_t<std::remove_pointer_t<W>>;
   // 16 columns: whole tiles, and no cache line of y that two threads write; 12 rows: whole tiles of every instruction set
   constexpr Index columns_unit = 16, rows_unit = 12;
@@ -85,7 +85,7 @@ void parallel_product(const W& w, Index ldw, const In<T>& x, const T* bias, Out<
   const Index pieces = std::min(pieces_of(workspace, double(out) * double(in) * double(n + 4)), (count + unit - 1) / unit);
   if (pieces <= 1) {
     const Scratch<T> scratch(workspace, kernels::product_nt_scratch<T, Weight>(n, in, ldx, ldw));
-    return product_rows(w, ldw, out, x, bias, y, scratch.data());
+    return product_rows(w, ldw, out, x, bias, y, adds, scratch.data());
   }
   const auto rows_in = [&](Index i) { return piece_begin(i + 1, pieces, count, unit) - piece_begin(i, pieces, count, unit); };
   Index each = 0;
@@ -95,10 +95,10 @@ void parallel_product(const W& w, Index ldw, const In<T>& x, const T* bias, Out<
   for_each_piece(workspace, pieces, [&](Index i) {
     const Index begin = piece_begin(i, pieces, count, unit), here = rows_in(i);
     T* const own = scratch.data() + i * each;
-    if (by_rows) product_rows(w, ldw, out, rows_of(x, begin, here), bias, rows_of(y, begin, here), own);
+    if (by_rows) product_rows(w, ldw, out, rows_of(x, begin, here), bias, rows_of(y, begin, here), adds, own);
     else
       product_rows(weight_row(w, begin, ldw), ldw, here, x, bias ? bias + begin : nullptr,
-                   graft::out<T>(y.data() + begin, n, here, y.outerStride()), own);
+                   graft::out<T>(y.data() + begin, n, here, y.outerStride()), adds, own);
   });
 }
 

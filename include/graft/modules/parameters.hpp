@@ -46,6 +46,10 @@ template <class W, class Storage>
 const W* bias_data(const Parameter<W, Storage>& bias) {
   return bias.size() ? bias.view().data() : nullptr;
 }
+template <class W, class Storage>
+bool trains_bias(const Parameter<W, Storage>& bias) {
+  return bias.size() && bias.requires_grad();
+}
 }  // namespace detail
 
 }  // namespace graft
