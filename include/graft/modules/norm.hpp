@@ -18,6 +18,7 @@ struct Normalise {
   const W* bias;
   Index features;
   double eps;
+  Trained trained{};
 
   [[nodiscard]] Index cols(const auto& x) const {
     if (features == 0 || x[0].cols() % features != 0)
@@ -36,6 +37,10 @@ struct Normalise {
         kernels::rms_norm<T, W>(y.rows(), features, x[0].data() + c, x[0].outerStride(), weight, eps, y.data() + c, y.outerStride());
     }
   }
+  [[nodiscard]] bool trainable(const BatchView&) const { return trained.weight || trained.bias; }
+  template <class T>
+  void vjp(const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& y, std::span<const In<T>> x,
+           std::span<const Out<T>> dx) const;
 };
 }  // namespace ops
 
@@ -50,7 +55,9 @@ struct RMSNorm {
   }
   /// Rows of n features, or of heads of n features each.
   auto operator()(const auto& x) const { return detail::custom_linear(op(), x); }
-  [[nodiscard]] auto op() const { return ops::Normalise<T, false>{weight.view().data(), nullptr, weight.size(), eps}; }
+  [[nodiscard]] auto op() const {
+    return ops::Normalise<T, false>{weight.view().data(), nullptr, weight.size(), eps, {weight.requires_grad(), false}};
+  }
   GRAFT_MODULE(weight)
 };
 
@@ -66,7 +73,8 @@ struct LayerNorm {
   }
   auto operator()(const auto& x) const { return detail::custom_linear(op(), x); }
   [[nodiscard]] auto op() const {
-    return ops::Normalise<T, true>{weight.view().data(), detail::bias_data(bias), weight.size(), eps};
+    return ops::Normalise<T, true>{weight.view().data(), detail::bias_data(bias), weight.size(), eps,
+                                   {weight.requires_grad(), detail::trains_bias(bias)}};
   }
   GRAFT_MODULE(weight, bias)
 };
