@@ -67,16 +67,16 @@ inline void check_experts(const ExpertIds& experts, Index stack, Index rows) {
   for (const std::int32_t expert : experts.of_rows()) check(expert);
 }
 
-/// Calls f(expert, x's rows of it, y's), expert by expert. Rows that do not lie together are copied side by side, and y's
-/// back; `reads_y`: f adds to them. @pre check_experts
-template <class T, class F>
-void for_each_expert(const ExpertIds& experts, Index stack, const In<T>& x, Out<T> y, bool reads_y, Workspace* workspace, F f) {
+/// Calls f(expert, numbers of its rows, their count), expert by expert: the numbers ascend, and are null where all of n rows
+/// have one expert. @pre check_experts
+template <class F>
+void for_each_expert_of(const ExpertIds& experts, Index stack, Index n, Workspace* workspace, F f) {
   const std::span<const std::int32_t> of_rows = experts.of_rows();
-  if (!experts.is_by_row()) return f(experts.one(), x, y);
+  if (!experts.is_by_row()) return f(experts.one(), static_cast<const Index*>(nullptr), n);
   if (of_rows.empty()) return;
-  if (std::all_of(of_rows.begin(), of_rows.end(), [&](std::int32_t one) { return one == of_rows[0]; })) return f(Index(of_rows[0]), x, y);
+  if (std::all_of(of_rows.begin(), of_rows.end(), [&](std::int32_t one) { return one == of_rows[0]; }))
+    return f(Index(of_rows[0]), static_cast<const Index*>(nullptr), n);
 
-  const Index n = x.rows();
   const Scratch<Index> memory(workspace, stack + 1 + n);
   Index* const ends = memory.data();  // of each expert's part of the order
   Index* const order = ends + stack + 1;
@@ -84,21 +84,33 @@ void for_each_expert(const ExpertIds& experts, Index stack, const In<T>& x, Out<
   for (const std::int32_t expert : of_rows) ++ends[expert + 1];
   for (Index e = 0; e < stack; ++e) ends[e + 1] += ends[e];
   for (Index i = 0; i < n; ++i) order[ends[of_rows[std::size_t(i)]]++] = i;
-  const Scratch<T> rows(workspace, n * (x.cols() + y.cols()));
-  for (Index e = 0, begin = 0; e < stack; begin = ends[e++]) {
-    const Index count = ends[e] - begin;
-    const Index* const mine = order + begin;
-    if (count == 0) continue;
-    if (mine[count - 1] - mine[0] + 1 == count) {
-      f(e, rows_of(x, mine[0], count), rows_of(y, mine[0], count));
-      continue;
-    }
-    Out<T> from = out<T>(rows.data(), count, x.cols()), to = out<T>(rows.data() + count * x.cols(), count, y.cols());
-    for (Index i = 0; i < count; ++i) copy_rows(rows_of(x, mine[i], 1), rows_of(from, i, 1));
-    for (Index i = 0; reads_y && i < count; ++i) copy_rows(in<T>(rows_of(y, mine[i], 1)), rows_of(to, i, 1));
+  for (Index e = 0, begin = 0; e < stack; begin = ends[e++])
+    if (ends[e] > begin) f(e, static_cast<const Index*>(order + begin), ends[e] - begin);
+}
+/// Whether such rows lie together.
+[[nodiscard]] inline bool are_neighbours(const Index* rows, Index count) { return !rows || rows[count - 1] - rows[0] + 1 == count; }
+/// to = the rows of x with these numbers.
+template <class T>
+void gather_rows(const Index* rows, Index count, const In<T>& x, Out<T> to) {
+  for (Index i = 0; i < count; ++i) copy_rows(rows_of(x, rows[i], 1), rows_of(to, i, 1));
+}
+
+/// Calls f(expert, x's rows of it, y's), expert by expert. Rows that do not lie together are copied side by side, and y's
+/// back; `reads_y`: f adds to them. @pre check_experts
+template <class T, class F>
+void for_each_expert(const ExpertIds& experts, Index stack, const In<T>& x, Out<T> y, bool reads_y, Workspace* workspace, F f) {
+  const Index n = x.rows();
+  // room only where rows may have to be copied
+  const Scratch<T> memory(workspace, experts.is_by_row() ? n * (x.cols() + y.cols()) : 0);
+  for_each_expert_of(experts, stack, n, workspace, [&](Index e, const Index* mine, Index count) {
+    const Index begin = mine ? mine[0] : 0;
+    if (are_neighbours(mine, count)) return f(e, rows_of(x, begin, count), rows_of(y, begin, count));
+    Out<T> from = out<T>(memory.data(), count, x.cols()), to = out<T>(memory.data() + count * x.cols(), count, y.cols());
+    gather_rows(mine, count, x, from);
+    if (reads_y) gather_rows(mine, count, in<T>(y), to);
     f(e, in<T>(from), to);
     for (Index i = 0; i < count; ++i) copy_rows(in<T>(rows_of(to, i, 1)), rows_of(y, mine[i], 1));
-  }
+  });
 }
 }  // namespace detail
 

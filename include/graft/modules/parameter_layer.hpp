@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <type_traits>
+#include <vector>
 
 #include "base_weight.hpp"
 #include "expert_ids.hpp"
@@ -57,6 +59,7 @@ struct ExpertLinear {
   Index ld;
   WeightStack stack;
   ExpertIds experts{};
+  Trained trained{};
 
   [[nodiscard]] Index cols(const auto& x) const {
     if (stack.stored.rank() != 2 && stack.stored.rank() != 3)
@@ -79,6 +82,11 @@ struct ExpertLinear {
       else detail::parallel_product<T>(w, ld, rows, static_cast<const T*>(nullptr), to, batch.workspace);
     });
   }
+  [[nodiscard]] bool trainable(const BatchView&) const { return trained.weight; }
+  /// @throws TrainingError for a weight that is trained and has gaps between its rows
+  template <class T>
+  void vjp(const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& y, std::span<const In<T>> x,
+           std::span<const Out<T>> dx) const;
 };
 }  // namespace ops
 
@@ -92,7 +100,9 @@ template <class L>
   const auto& weight = weight_of(layer);
   using View = std::remove_cvref_t<decltype(weight)>;
   static_assert(View::IsRowMajor, "graft: a parameter is row-major");
-  return ops::ExpertLinear<std::remove_const_t<typename View::Scalar>>{weight.data(), weight.outerStride(), stack_of(layer), experts};
+  Trained trained;
+  if constexpr (is_parameter<L>) trained.weight = layer.requires_grad();
+  return ops::ExpertLinear<std::remove_const_t<typename View::Scalar>>{weight.data(), weight.outerStride(), stack_of(layer), experts, trained};
 }
 template <class L, class T>
 void call_parameter(const L& layer, const In<T>& x, const ExpertIds& experts, Out<T> y, Workspace* workspace) {
@@ -105,7 +115,18 @@ void call_parameter(const L& layer, const In<T>& x, const ExpertIds& experts, Ou
 template <class W>
   requires detail::is_parameter<W>
 auto expert_linear(const auto& x, const W& stack, const ExpertIds& experts) {
-  return detail::custom_linear(detail::expert_op(stack, experts), x);
+  const auto op = detail::expert_op(stack, experts);
+  if constexpr (Recorded<decltype(x)>) {
+    using Kept = std::vector<std::int32_t>;
+    detail::Keeping<std::remove_const_t<decltype(op)>, Kept> keeping{op, nullptr};
+    if (experts.is_by_row()) {  // they are read again when the caller's are gone
+      keeping.kept = std::make_shared<const Kept>(experts.of_rows().begin(), experts.of_rows().end());
+      keeping.experts = ExpertIds(*keeping.kept);
+    }
+    return detail::custom_linear(keeping, x);
+  } else {
+    return detail::custom_linear(op, x);
+  }
 }
 /// x·W for a TransposedParameter (in, out).
 template <class T, class Storage>

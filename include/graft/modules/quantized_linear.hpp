@@ -122,13 +122,15 @@ class QuantizedLinear {
   }
 
   /// x (n, in), or N-d with features last → (n, out) of the same kind.
-  auto operator()(const auto& x) const { return detail::custom_linear(Product{this}, x); }
+  auto operator()(const auto& x) const { return detail::custom_linear(op(), x); }
+  [[nodiscard]] auto op() const { return Product{this, {false, detail::trains_bias(bias)}}; }
 
  private:
   friend struct layer_traits<QuantizedLinear>;
 
   struct Product {
     const QuantizedLinear* layer;
+    Trained trained{};
     [[nodiscard]] Index cols(const auto& x) const { return ops::Linear<float>{nullptr, layer->out_, layer->in_}.cols(x); }
     template <class T>
     void forward(const BatchView& batch, Out<T> y, std::span<const In<T>> x) const {
@@ -140,6 +142,11 @@ class QuantizedLinear {
     void run(const View& w, Index ldw, const BatchView& batch, Out<float> y, const In<float>& x) const {
       detail::parallel_product<float>(w, ldw, x, detail::bias_data(layer->bias), y, batch.workspace);
     }
+    [[nodiscard]] bool trainable(const BatchView&) const { return trained.bias; }
+    /// @throws TrainingError for a weight that is to be trained: it is rounded to a byte or less
+    template <class T>
+    void vjp(const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& y, std::span<const In<T>> x,
+             std::span<const Out<T>> dx) const;
   };
 
   template <class T, class Storage>
@@ -230,7 +237,7 @@ struct layer_traits<QuantizedLinear> {
   static ParameterData save_weight(const Layer& layer) { return layer.save(); }
   static void restore_weight(Layer& layer, const ParameterData& saved) { layer.restore(saved); }
   static void forward_into(const Layer& layer, const In<float>& x, Out<float> y, Workspace* workspace) {
-    detail::run_op<float>(Layer::Product{&layer}, x, y, workspace);
+    detail::run_op<float>(layer.op(), x, y, workspace);
   }
 };
 
