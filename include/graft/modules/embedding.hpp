@@ -103,6 +103,13 @@ struct Embedding {
   GRAFT_MODULE(weight)
 };
 
+namespace detail {
+template <class L>
+inline constexpr bool is_embedding = false;
+template <class T, class Storage>
+inline constexpr bool is_embedding<Embedding<T, Storage>> = true;
+}  // namespace detail
+
 template <class T, class Storage>
 struct layer_traits<Embedding<T, Storage>> {
   using Layer = Embedding<T, Storage>;

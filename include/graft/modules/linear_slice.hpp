@@ -58,6 +58,11 @@ class Linear {
 }  // namespace slices
 
 namespace detail {
+template <class L>
+inline constexpr bool is_linear_slice = false;
+template <class L>
+inline constexpr bool is_linear_slice<slices::Linear<L>> = true;
+
 /// Before a part of a layer is written: memory for parameters without any, and of their own for those that borrow it.
 /// Nothing for a const layer.
 template <class L>

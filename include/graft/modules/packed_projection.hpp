@@ -20,6 +20,11 @@ struct PackedProjection {
   Parameter<T, Storage> in_proj_weight, in_proj_bias;
 
   PackedProjection(Index in, Index out, bool has_bias) : in_proj_weight(Shape{out, in}), in_proj_bias(Shape{has_bias ? out : 0}) {}
+  /// The product with all of its rows.
+  [[nodiscard]] auto op() const {
+    return ops::Linear<T>{in_proj_weight.view().data(), in_proj_weight.rows(), in_proj_weight.cols(), detail::bias_data(in_proj_bias),
+                          {in_proj_weight.requires_grad(), detail::trains_bias(in_proj_bias)}};
+  }
   GRAFT_MODULE(in_proj_weight, in_proj_bias)
 };
 
@@ -39,7 +44,7 @@ struct layer_traits<PackedProjection<T, Storage>> {
   /// y (n, count) from the rows [begin, begin + count) of the weight.
   static void forward_rows_into(const Layer& layer, Index begin, const In<compute_scalar<T>>& x, Out<compute_scalar<T>> y,
                                 Workspace* workspace) {
-    ops::Linear<T> op{layer.in_proj_weight.view().data(), out_features(layer), in_features(layer), detail::bias_data(layer.in_proj_bias)};
+    auto op = layer.op();
     op.keep_rows(begin, y.cols());
     detail::run_op<compute_scalar<T>>(op, x, y, workspace);
   }
@@ -107,6 +112,10 @@ struct ProjectionRows {
   void forward(const BatchView& batch, Out<T> y, std::span<const In<T>> x) const {
     layer_traits<detail::ProjectionSlice<P>>::forward_into(slice, x[0], y, batch.workspace);
   }
+  [[nodiscard]] bool trainable(const BatchView&) const;
+  template <class T>
+  void vjp(const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& y, std::span<const In<T>> x,
+           std::span<const Out<T>> dx) const;
 
  private:
   using layer_scalar_type = typename detail::traits_of<P>::scalar;
