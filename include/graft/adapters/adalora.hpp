@@ -85,6 +85,11 @@ class AdaLora::State final : public AdapterState<T> {
     return 1;
   }
 
+  [[nodiscard]] bool wants_gradients() const { return a_.requires_grad() || b_.requires_grad() || e_.requires_grad(); }
+  [[nodiscard]] static bool update_wants_result() { return false; }
+  template <class = OnDemand>
+  void update_vjp(const UpdateGradient<T>& to) const;
+
   [[nodiscard]] std::optional<MergeRefusal> merge_refusal() const override {
     if (facts_.kind != LayerKind::conv || facts_.conv.padding_mode == PaddingMode::zeros) return {};
     return MergeRefusal{"AdaLoRA pads with zeros, whatever the layer does, and its weight would be padded as the layer's",

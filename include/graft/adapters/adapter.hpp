@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../core/make_unique_as.hpp"
+#include "../core/on_demand.hpp"
 #include "../modules/base_weight.hpp"
 #include "../modules/expert_ids.hpp"
 #include "../tensor/batch.hpp"
@@ -21,6 +22,13 @@ namespace kernels {
 template <class T>
 struct LowRankTerm;
 }
+// what training asks of a state, in members that are templates: a program that does not train compiles none of them
+template <class T>
+struct UpdateGradient;
+template <class T>
+struct FactorGradient;
+template <class T>
+struct DroppedInput;
 
 /// The methods that graft knows.
 enum class PeftType { lora, adalora, ia3 };

@@ -68,16 +68,15 @@ class Dora {
       scale_magnitude(parts, own * weight, memory);
       return memory;
     }
-    const std::uint64_t stamp = stamp_of({*version, std::uintptr_t(base.layer()), write_mark(a), write_mark(b), write_mark(magnitude)});
-    const Norms& norms = kept_.at(stamp, [&](Norms& to) {
-      if (!to.numbers) to = {std::make_unique<double[]>(std::size_t(3 * out_)), std::make_unique<T[]>(std::size_t(out_))};
-      measure(base, a, b, parts_in(to.numbers.get()), nullptr);
-      scale_magnitude(parts_in(to.numbers.get()), own, to.factors.get());
-    });
+    const Norms& norms = kept_norms(*version, base, a, b, own);
     if (weight == 1) return norms.factors.get();
     scale_magnitude(parts_in(norms.numbers.get()), own * weight, memory);
     return memory;
   }
+  /// to (out) = the derivative of c by m, for which the norm is a constant: dora_vjp.hpp
+  template <class = OnDemand>
+  void slopes(const BaseWeight<T>& base, const ParameterData& a, const ParameterData& b, double own, double weight, T* to,
+              Workspace* workspace) const;
 
   /// y = c ∘ (y - b) + b on rows (n, out · positions), b the base's bias.
   void rescale(Out<T> y, const T* c, const BaseWeight<T>& base, Workspace* workspace) const {
@@ -160,6 +159,15 @@ class Dora {
     std::unique_ptr<double[]> numbers;  ///< rest, slope and nearest of every norm
     std::unique_ptr<T[]> factors;       ///< c at LoRA's own scaling
   };
+  [[nodiscard]] const Norms& kept_norms(std::uint64_t version, const BaseWeight<T>& base, const ParameterData& a, const ParameterData& b,
+                                        double own) const {
+    const std::uint64_t stamp = stamp_of({version, std::uintptr_t(base.layer()), write_mark(a), write_mark(b), write_mark(magnitude)});
+    return kept_.at(stamp, [&](Norms& to) {
+      if (!to.numbers) to = {std::make_unique<double[]>(std::size_t(3 * out_)), std::make_unique<T[]>(std::size_t(out_))};
+      measure(base, a, b, parts_in(to.numbers.get()), nullptr);
+      scale_magnitude(parts_in(to.numbers.get()), own, to.factors.get());
+    });
+  }
 
   Index out_;
   bool is_embedding_;

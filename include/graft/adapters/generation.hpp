@@ -35,17 +35,17 @@ struct SiteAdapter {
   unsigned saved_above = 0;               ///< its copy is part of one of the module so many segments up its path: 0 for the site itself
 
   [[nodiscard]] std::shared_ptr<SiteAdapter> clone() const {
-    auto same = std::make_shared<SiteAdapter>();
-    if (state) same->state = state->clone();
-    if (copy) same->copy = copy->clone();
-    if (bias) same->bias = std::make_unique<ParameterData>(*bias);
-    same->copy_trains = copy_trains;
-    if (tokens) same->tokens = std::make_shared<TokenRows>(*tokens);
-    same->tied_to = tied_to;
-    same->depth = depth;
-    same->with_outer = with_outer;
-    same->saved_above = saved_above;
-    return same;
+    auto twin = std::make_shared<SiteAdapter>();
+    if (state) twin->state = state->clone();
+    if (copy) twin->copy = copy->clone();
+    if (bias) twin->bias = std::make_unique<ParameterData>(*bias);
+    twin->copy_trains = copy_trains;
+    if (tokens) twin->tokens = std::make_shared<TokenRows>(*tokens);
+    twin->tied_to = tied_to;
+    twin->depth = depth;
+    twin->with_outer = with_outer;
+    twin->saved_above = saved_above;
+    return twin;
   }
 };
 

@@ -62,6 +62,13 @@ class Ia3::State final : public AdapterState<T> {
     if (!is_feedforward_) scale(y, T(weight));
   }
 
+  [[nodiscard]] bool wants_gradients() const { return l_.requires_grad(); }
+  [[nodiscard]] bool after_wants_result() const { return !is_feedforward_ && l_.requires_grad(); }
+  template <class = OnDemand>
+  void before_vjp(const FactorGradient<T>& to) const;
+  template <class = OnDemand>
+  void after_vjp(const FactorGradient<T>& to) const;
+
   [[nodiscard]] bool is_additive() const override { return false; }
   [[nodiscard]] bool has_update() const override { return false; }
   [[nodiscard]] bool has_factors() const override { return true; }

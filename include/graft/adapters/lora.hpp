@@ -26,6 +26,11 @@
 
 namespace graft {
 
+namespace detail {
+template <class T>
+struct LoraVjp;
+}
+
 /// LoRA (Hu et al., arXiv:2106.09685): y += scaling · B·A·x, scaling = lora_alpha / r, or lora_alpha / √r.
 struct Lora {
   using Config = LoraConfig;
@@ -78,9 +83,9 @@ class Lora::State final : public AdapterState<T> {
   [[nodiscard]] PeftType type() const override { return PeftType::lora; }
   [[nodiscard]] bool is_of_parameter() const override { return is_of_parameter_; }
   [[nodiscard]] std::unique_ptr<AnyAdapterState> clone() const override {
-    auto same = detail::make_unique_as<AnyAdapterState, State>(*this);
-    if (dora_) static_cast<State&>(*same).dora_ = std::make_shared<detail::Dora<T>>(*dora_);
-    return same;
+    auto twin = detail::make_unique_as<AnyAdapterState, State>(*this);
+    if (dora_) static_cast<State&>(*twin).dora_ = std::make_shared<detail::Dora<T>>(*dora_);
+    return twin;
   }
   [[nodiscard]] bool is_meta() const override {
     return a_.is_meta() || b_.is_meta() || (has_beta_ && beta_.is_meta()) || (dora_ && dora_->magnitude.is_meta());
@@ -131,23 +136,15 @@ class Lora::State final : public AdapterState<T> {
   }
 
   void update(const SiteInput<T>& x, Out<T> y, double weight, const BaseWeight<T>& base, Workspace* workspace) const override {
-    const T scale = scale_of(weight);
-    switch (facts_.kind) {
-      case LayerKind::parameter: break;  // has ParameterLora instead
-      case LayerKind::norm: break;       // is only saved whole
-      case LayerKind::linear: update_linear(x.rows, y, scale, base.first_row(), workspace); break;
-      case LayerKind::embedding: update_embedding(x.ids, y, scale, workspace); break;
-      case LayerKind::conv: update_conv(x, y, scale, workspace); break;
-    }
+    add_product(x, y, scale_of(weight), base.first_row(), workspace);
     if (!dora_) return;
     const Scratch<T> memory(workspace, facts_.out);
     dora_->rescale(y, factors(base, weight, memory.data(), workspace), base, workspace);
   }
 
-  /// A bias is taken out of what DoRA scales: then it is more than factors.
   [[nodiscard]] Index terms_of_update(Index n, Index out, double weight, const BaseWeight<T>& base,
                                       kernels::LowRankTerm<T>* terms) const override {
-    if (is_narrow() || (dora_ && base.has_bias())) return 0;
+    if (is_narrow() || (dora_ && base.has_bias())) return 0;  // a bias is taken out of what DoRA scales
     return write_terms(n, base.first_row(), out, scale_of(weight), terms);
   }
   [[nodiscard]] const T* columns_of_update(double weight, const BaseWeight<T>& base, T* memory, Workspace* workspace) const override {
@@ -171,6 +168,16 @@ class Lora::State final : public AdapterState<T> {
   [[nodiscard]] bool reads_base() const override { return dora_ != nullptr; }
   [[nodiscard]] bool folds_bias() const override { return has_beta_; }
   [[nodiscard]] bool needs_bias() const override { return has_beta_; }
+
+  [[nodiscard]] bool wants_gradients() const {
+    return a_.requires_grad() || b_.requires_grad() || (has_beta_ && beta_.requires_grad()) || update_wants_result();
+  }
+  [[nodiscard]] bool update_wants_result() const { return dora_ && dora_->magnitude.requires_grad(); }
+  template <class = OnDemand>
+  void update_vjp(const UpdateGradient<T>& to) const;
+  template <class = OnDemand>
+  void update_dropped(const SiteInput<T>& x, const DroppedInput<T>& dropped, Out<T> y, double weight, const BaseWeight<T>& base,
+                      Workspace* workspace) const;
 
   void add_delta(Index begin, Out<T> rows, double weight, Workspace* workspace) const override {
     const T scale = scale_of(weight);
@@ -216,11 +223,18 @@ class Lora::State final : public AdapterState<T> {
   }
 
  private:
+  friend struct detail::LoraVjp<T>;
+
   [[nodiscard]] T scale_of(double weight) const { return T(weight * scaling_ * times_); }
   [[nodiscard]] const T* factors(const BaseWeight<T>& base, double weight, T* memory, Workspace* workspace) const {
     return dora_->factors(base, a_, b_, scaling_, weight, memory, workspace);
   }
 
+  void add_product(const SiteInput<T>& x, Out<T> y, T scale, Index first, Workspace* workspace) const {
+    if (facts_.kind == LayerKind::linear) update_linear(x.rows, y, scale, first, workspace);
+    else if (facts_.kind == LayerKind::embedding) update_embedding(x.ids, y, scale, workspace);
+    else if (facts_.kind == LayerKind::conv) update_conv(x, y, scale, workspace);
+  }
   /// B's rows from `first` on, and as many as y has columns: a packed layer's forward may need only some.
   void update_linear(const In<T>& x, Out<T> y, T scale, Index first, Workspace* workspace) const {
     if (is_narrow() && y.cols() == facts_.out)

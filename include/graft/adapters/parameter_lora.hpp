@@ -80,6 +80,11 @@ class ParameterLora final : public AdapterState<T> {
     });
   }
 
+  [[nodiscard]] bool wants_gradients() const { return a_.requires_grad() || b_.requires_grad(); }
+  [[nodiscard]] static bool update_wants_result() { return false; }
+  template <class = OnDemand>
+  void update_vjp(const UpdateGradient<T>& to) const;
+
   [[nodiscard]] double delta_bound(double weight) const override {
     return std::abs(weight * scaling_) * double(r_) * largest(a_) * largest(b_);
   }
@@ -142,6 +147,8 @@ class ParameterLora final : public AdapterState<T> {
     Part a_, b_;
   };
 
+  template <class = OnDemand>
+  void embedding_vjp(const UpdateGradient<T>& to) const;
   void update_embedding(const Ids& ids, Out<T> y, T scale, Workspace* workspace) const {
     const Values<T> a(a_, workspace);
     const Scratch<T> memory(workspace, r_);

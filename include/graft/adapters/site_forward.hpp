@@ -6,43 +6,25 @@
 #include <span>
 #include <type_traits>
 
-#include "../modules/base_weight.hpp"
-#include "../modules/layer_call.hpp"
-#include "../modules/packed_projection.hpp"
-#include "../modules/parameter_layer.hpp"
 #include "joined_update.hpp"
 #include "selected.hpp"
+#include "site_steps.hpp"
 
 namespace graft::detail {
 
-template <class L>
-class ModuleCopy final : public AnyModuleCopy {
- public:
-  explicit ModuleCopy(const L& original) : layer(original) {}
-  [[nodiscard]] std::unique_ptr<AnyModuleCopy> clone() const override {
-    if constexpr (std::copy_constructible<L>) return make_unique_as<AnyModuleCopy, ModuleCopy>(layer);
-    else return nullptr;  // never made: only a layer that can be copied has copies
-  }
-  L layer;
+/// Nobody lets the adapters act in another way: what training does, to drop elements and to keep results.
+struct Unwatched {
+  static constexpr bool acts = false;
 };
 
-/// The base product of any layer, from views into views. `Axes` spatial axes at a convolution, 0 where they are not known.
-template <class L, class T, int Axes = 0>
-void call_base(const L& layer, const SiteInput<T>& x, Out<T> y, Workspace* workspace) {
-  constexpr LayerKind kind = traits_of<L>::kind;
-  if constexpr (kind == LayerKind::linear || kind == LayerKind::norm) call_linear<L, T>(layer, x.rows, y, workspace);
-  else if constexpr (kind == LayerKind::embedding) call_embedding<L, T>(layer, x.ids, y, workspace);
-  else if constexpr (kind == LayerKind::parameter) call_parameter<L, T>(layer, x.rows, x.experts, y, workspace);
-  else call_conv<L, T, Axes>(layer, x.rows, x.row_shape, y, workspace);
-}
-
 /// A site's forward: four steps per segment (before, base, update, after), of which each adapter takes its own.
-/// `Axes`: of the tensor that came in, 0 where it was Rows, whose shape is known only at run time.
-template <class L, int Axes = 0, class T = layer_scalar<L>>
+/// `Axes`: of the tensor that came in, 0 where it was Rows, whose shape is known only at run time. A `Watch` that acts is
+/// asked for what a level of nesting adds and scales.
+template <class L, int Axes = 0, class T = layer_scalar<L>, class Watch = Unwatched>
 class SiteForward {
  public:
-  SiteForward(const L& layer, const SiteTable* table, const BatchView& batch)
-      : layer_(layer), batch_(batch), selected_(table, batch) {
+  SiteForward(const L& layer, const SiteTable* table, const BatchView& batch, const Watch& watch = {})
+      : layer_(layer), batch_(batch), selected_(table, batch), watch_(watch) {
     selected_.for_each_selection([&](const Segment&, std::span<const Selected> here) { inspect(*table, here); });
   }
 
@@ -51,7 +33,7 @@ class SiteForward {
     if (selected_.empty()) return call_base<L, T, Axes>(layer_, x, y, batch_.workspace);
     if (has_one_update(y)) {
       call_base<L, T, Axes>(layer_, x, y, batch_.workspace);
-      return add_level(selected_.all()[0].adapter->depth, selected_.all(), x, y, base_weight_of(layer_));
+      return add_level(selected_.all()[0].adapter->depth, selected_.all(), x, y, base_weight_of(layer_), 0);
     }
     with_steps_before(x, [](const Segment&, const Out<T>&) {}, [&](const SiteInput<T>& seen) {
       // one product for all rows, so that base rows keep the bits that they have without adapters
@@ -75,19 +57,11 @@ class SiteForward {
   static const AdapterState<T>& state_of(const Selected& one) {
     return static_cast<const AdapterState<T>&>(*one.adapter->state);
   }
-  decltype(auto) copy_of(const Selected& one) const {
-    if constexpr (is_projection_slice<L>) {
-      using P = std::remove_cvref_t<decltype(*layer_.whole)>;
-      return L{&static_cast<const ModuleCopy<P>&>(*one.adapter->copy).layer, layer_.begin, layer_.count};
-    } else {
-      return (static_cast<const ModuleCopy<L>&>(*one.adapter->copy).layer);
-    }
-  }
 
   /// Whether all rows want one adapter, which acts on their results alone: a small layer would feel the way through all steps.
   [[nodiscard]] bool has_one_update(const Out<T>& y) const {
     const std::span<const Selected> all = selected_.all();
-    if (all.size() != 1 || any_before_ || all[0].segment->rows != y.rows()) return false;
+    if (Watch::acts || all.size() != 1 || any_before_ || all[0].segment->rows != y.rows()) return false;
     const SiteAdapter& only = *all[0].adapter;
     return only.state && !only.copy && !only.tokens && !only.bias;
   }
@@ -152,8 +126,10 @@ class SiteForward {
     return has_acted;
   }
 
-  /// What one level of nesting adds and scales, in y where the levels inside of it stand.
-  void add_level(unsigned depth, std::span<const Selected> here, const SiteInput<T>& x, Out<T> y, const BaseWeight<T>& base) const {
+  /// What one level of nesting adds and scales, in y where the levels inside of it stand. `first`: y's first row in the batch.
+  void add_level(unsigned depth, std::span<const Selected> here, const SiteInput<T>& x, Out<T> y, const BaseWeight<T>& base,
+                 [[maybe_unused]] Index first) const {
+    if constexpr (Watch::acts) return watch_.add_level(depth, here, x, y, base, first);
     const auto for_each_state = [&](const auto& f) {
       for (const Selected& one : here)
         if (one.adapter->state && one.adapter->depth == depth) f(state_of(one), one.weight);
@@ -169,7 +145,7 @@ class SiteForward {
   }
   /// Where methods are nested, those inside make the base of those outside, which do not see how they scale the input.
   void add_levels(std::span<const Selected> here, const SiteInput<T>& x, const SiteInput<T>& seen, Out<T> y,
-                  const BaseWeight<T>& base) const {
+                  const BaseWeight<T>& base, Index first) const {
     unsigned deepest = 0, deepest_before = 0;
     for (const Selected& one : here) {
       if (!one.adapter->state) continue;
@@ -178,7 +154,7 @@ class SiteForward {
     }
     for (unsigned depth = deepest + 1; depth-- > 0;) {
       if (depth >= deepest_before) {
-        add_level(depth, here, seen, y, base);
+        add_level(depth, here, seen, y, base, first);
         continue;
       }
       const Scratch<T> memory(batch_.workspace, x.rows.size());
@@ -188,37 +164,38 @@ class SiteForward {
         if (one.adapter->state && one.adapter->depth <= depth && state_of(one).acts_before()) state_of(one).before(copy, one.weight);
       SiteInput<T> outside = x;
       new (&outside.rows) In<T>(in<T>(copy));
-      add_level(depth, here, outside, y, base);
+      add_level(depth, here, outside, y, base, first);
     }
   }
 
   /// The steps after the base product, for rows of one selection: `whole` came in, `seen` is that after all steps
-  /// before the base product, which stands in `rows`.
-  void add(const SiteInput<T>& whole, const SiteInput<T>& seen, Out<T> rows, std::span<const Selected> here) const {
+  /// before the base product, which stands in `rows`, the first of which is `first` in the batch.
+  void add(const SiteInput<T>& whole, const SiteInput<T>& seen, Out<T> rows, std::span<const Selected> here, Index first) const {
     BaseWeight<T> base = base_weight_of(layer_);
     bool is_replaced = false;
     for (const Selected& one : here)
       if (one.adapter->copy) {
-        call_base<L, T, Axes>(copy_of(one), seen, rows, batch_.workspace);
-        base = base_weight_of(copy_of(one)).without_version();  // another adapter's layer, and not always this one
+        decltype(auto) copy = copy_of(layer_, one);
+        call_base<L, T, Axes>(copy, seen, rows, batch_.workspace);
+        base = base_weight_of(copy).without_version();  // another adapter's layer, and not always this one
         is_replaced = true;
       }
     for (const Selected& one : here)
-      if (one.adapter->tokens) replace_tokens(*one.adapter->tokens, seen, rows, base);
+      if (one.adapter->tokens) replace_tokens(layer_, *one.adapter->tokens, seen, rows, base, batch_.workspace);
     for (const Selected& one : here)
       if (one.adapter->bias && !is_replaced) {  // a copy has a bias of its own
-        exchange_bias(rows, *one.adapter->bias);
+        exchange_bias(layer_, rows, *one.adapter->bias);
         base = base.with_bias(one.adapter->bias.get());
       }
-    add_levels(here, whole, seen, rows, base);
+    add_levels(here, whole, seen, rows, base, first);
   }
 
   void finish(const SiteInput<T>& whole, const SiteInput<T>& x, Out<T> y) const {
     selected_.for_each_selection([&](const Segment& leader, std::span<const Selected> here) {
       if (whole.rows.data() == x.rows.data() && is_worth_gathering(leader, x, here)) return gather(leader, x, y, here);
-      if (leader.rows == y.rows()) return add(whole, x, y, here);
+      if (leader.rows == y.rows()) return add(whole, x, y, here, 0);
       for_each_part(leader, [&](const Segment& part) {
-        add(whole.part(part.begin, part.rows), x.part(part.begin, part.rows), rows_of(y, part.begin, part.rows), here);
+        add(whole.part(part.begin, part.rows), x.part(part.begin, part.rows), rows_of(y, part.begin, part.rows), here, part.begin);
       });
     });
   }
@@ -226,7 +203,7 @@ class SiteForward {
   /// Whether parts of a selection are so short that reading its matrices for each would cost more than moving rows.
   static bool is_worth_gathering(const Segment& leader, const SiteInput<T>& x, std::span<const Selected> here) {
     constexpr Index many = 16;  // rows that pay for the matrices once
-    if (!leader.next || !x.rows.data() || leader.rows >= many || x.experts.is_by_row()) return false;
+    if (Watch::acts || !leader.next || !x.rows.data() || leader.rows >= many || x.experts.is_by_row()) return false;
     return std::any_of(here.begin(), here.end(), [](const Selected& one) {
       return one.adapter->copy || (one.adapter->state && one.adapter->state->has_update());
     });
@@ -246,37 +223,12 @@ class SiteForward {
     });
     SiteInput<T> seen = x;
     new (&seen.rows) In<T>(in<T>(from));
-    add(seen, seen, to, here);
+    add(seen, seen, to, here, 0);
     at = 0;
     for_each_part(leader, [&](const Segment& part) {
       copy_rows(in<T>(rows_of(to, at, part.rows)), rows_of(y, part.begin, part.rows));
       at += part.rows;
     });
-  }
-
-  void replace_tokens(const TokenRows& tokens, const SiteInput<T>& x, Out<T> y, const BaseWeight<T>& base) const {
-    if constexpr (traits_of<L>::kind == LayerKind::embedding) replace_embedded<T>(tokens, facts_of(layer_), x.ids, y);
-    else if constexpr (traits_of<L>::kind == LayerKind::linear) replace_logits<T>(tokens, base, x.rows, y, batch_.workspace);
-  }
-
-  // The product keeps its bits and its bias; the difference is added.
-  void exchange_bias(Out<T> rows, const ParameterData& trained) const {
-    with_bias(layer_, [&](const auto& bias) {
-      const Index channels = Index(bias.size()), positions = rows.cols() / channels;
-      for (Index i = 0; i < rows.rows(); ++i)
-        for (Index c = 0; c < channels; ++c) {
-          const T difference =
-              element_as<T>(trained.dtype(), trained.data(), std::size_t(c)) - T(float_or_double(bias.coeff(c)));
-          // a convolution's channels are each in one piece; a norm's features repeat with every head
-          for (Index p = 0; p < positions; ++p)
-            rows(i, traits_of<L>::kind == LayerKind::norm ? p * channels + c : c * positions + p) += difference;
-        }
-    });
-  }
-  template <class S>
-  static auto float_or_double(S value) {
-    if constexpr (std::is_floating_point_v<S>) return value;
-    else return float(value);
   }
 
   static SiteInput<T> part_of(const SiteInput<T>& x, const Out<T>& copy, const Segment& segment) {
@@ -289,6 +241,7 @@ class SiteForward {
   const L& layer_;
   const BatchView& batch_;
   SelectedAdapters selected_;
+  [[no_unique_address]] Watch watch_;
   bool any_before_ = false, any_copy_ = false;
 };
 

@@ -44,20 +44,20 @@ struct SiteEntry {
   }
   /// For the site's copy: a record of its own, that holds no more than this site's part.
   [[nodiscard]] SiteEntry copy_for(const SiteTable& table) const {
-    SiteEntry same;
-    same.id = id;
-    same.site = site;
-    same.left_behind = left_behind;
-    same.left_above = left_above;
-    if (!record) return same;
-    same.record = std::make_shared<AdapterRecord>(id, record->name(), record->config());
-    same.record->set_strength(record->strength());
-    same.record->plain_biases = record->plain_biases;
-    same.record->plain_biases_in_place = record->plain_biases_in_place;
-    AdapterGeneration& generation = *same.record->generation.own();
+    SiteEntry twin;
+    twin.id = id;
+    twin.site = site;
+    twin.left_behind = left_behind;
+    twin.left_above = left_above;
+    if (!record) return twin;
+    twin.record = std::make_shared<AdapterRecord>(id, record->name(), record->config());
+    twin.record->set_strength(record->strength());
+    twin.record->plain_biases = record->plain_biases;
+    twin.record->plain_biases_in_place = record->plain_biases_in_place;
+    AdapterGeneration& generation = *twin.record->generation.own();
     generation.number = record->generation.own()->number;
     if (const SiteAdapter* own = here()) generation.put(site, &table, own->clone());
-    return same;
+    return twin;
   }
 };
 

@@ -119,6 +119,8 @@ struct layer_traits<Embedding<T, Storage>> {
   static Index embedding_dim(const Layer& layer) { return layer.weight.cols(); }
   static std::optional<double> max_norm(const Layer& layer) { return layer.options.max_norm; }
   static double norm_type(const Layer& layer) { return layer.options.norm_type; }
+  static std::optional<Index> padding_idx(const Layer& layer) { return layer.options.padding_idx; }
+  static bool scale_grad_by_freq(const Layer& layer) { return layer.options.scale_grad_by_freq; }
   static auto weight(auto& layer) { return layer.weight.view(); }
   static std::uint64_t weight_version(const Layer& layer) { return layer.weight.version(); }
   static void forward_into(const Layer& layer, const Ids& ids, Out<compute_scalar<T>> y, Workspace*) {

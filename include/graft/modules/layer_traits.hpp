@@ -83,6 +83,8 @@ struct LayerFacts {
   std::optional<double> max_norm{};  ///< of an embedding, with norm_type
   double norm_type = 2;
   double embed_scale = 1;
+  std::optional<Index> padding_idx{};  ///< whose row has no gradient
+  bool scale_grad_by_freq = false;     ///< a row's gradient is the mean over those that looked it up
   WeightStack stack{};  ///< of kind parameter
 
   [[nodiscard]] std::string shape_text() const { return to_string(kind == LayerKind::parameter ? stack.stored : Shape{in, out}); }
@@ -207,6 +209,8 @@ LayerFacts facts_of(const L& layer) {
       facts.max_norm = traits::max_norm(layer);
       facts.norm_type = traits::norm_type(layer);
     }
+    if constexpr (requires { traits::padding_idx(layer); }) facts.padding_idx = traits::padding_idx(layer);
+    if constexpr (requires { traits::scale_grad_by_freq(layer); }) facts.scale_grad_by_freq = traits::scale_grad_by_freq(layer);
     if constexpr (requires { traits::embed_scale(layer); }) facts.embed_scale = double(traits::embed_scale(layer));
   } else if constexpr (traits::kind == LayerKind::parameter) {
     facts.stack = stack_of(layer);
