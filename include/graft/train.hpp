@@ -1,7 +1,16 @@
 #pragma once
 
-/// Training what was injected: losses, optimisers, AdaLoRA's rank allocator.
-
+/// Trains what was injected: values that are recorded and gone back through, losses, optimisers, AdaLoRA's ranks. Beside
+/// graft/graft.hpp; docs/training.md.
 #include "graft.hpp"
+#include "modules/conv_layer_vjp.hpp"
+#include "modules/layer_vjp.hpp"
+#include "modules/norm_vjp.hpp"
+#include "modules/packed_projection_vjp.hpp"
+#include "modules/parameter_layer_vjp.hpp"
+#include "modules/quantized_linear_vjp.hpp"
+#include "training/loss.hpp"
 #include "training/next_token_targets.hpp"
+#include "training/record.hpp"
+#include "training/record_site.hpp"
 #include "training/trainable.hpp"

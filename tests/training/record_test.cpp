@@ -156,7 +156,7 @@ TEST_CASE("a pass like the one before allocates nothing") {
 }
 
 TEST_CASE("whether an op can be gone back through is known when it is compiled") {
-  CHECK(detail::HasVjp<toy::Square, float>);
-  CHECK(detail::HasVjp<toy::Scaled<double>, double>);
-  CHECK_FALSE(detail::HasVjp<toy::Doubled, float>);
+  CHECK(detail::OpWithVjp<toy::Square, float>);
+  CHECK(detail::OpWithVjp<toy::Scaled<double>, double>);
+  CHECK_FALSE(detail::OpWithVjp<toy::Doubled, float>);
 }

@@ -29,7 +29,7 @@ decltype(auto) with_view(const Batch* batch, Index rows, Tape& tape, F f) {
 }
 
 template <class Op, class T>
-concept HasVjp = requires(const Op& op, const BatchView& batch, Gradients& gradients, const In<T>& seen, std::span<const In<T>> x,
+concept OpWithVjp = requires(const Op& op, const BatchView& batch, Gradients& gradients, const In<T>& seen, std::span<const In<T>> x,
                           std::span<const Out<T>> dx) { op.template vjp<T>(batch, gradients, seen, seen, x, dx); } ||
                  requires(const Op& op, const BatchView& batch, Gradients& gradients, const In<T>& seen, std::span<const In<T>> x,
                           std::span<const Out<T>> dx) { op.vjp(batch, gradients, seen, seen, x, dx); };
@@ -87,10 +87,10 @@ template <class Op>
 /// Lifts an op to recorded values: as to Rows, and backwards by its vjp.
 template <class Op, class T, std::same_as<Var<T>>... X>
 Var<T> custom(const Op& op, const Var<T>& x0, const X&... x) {
-  static_assert(detail::HasVjp<Op, T>,
+  static_assert(detail::OpWithVjp<Op, T>,
                 "graft: this op has no vjp(batch, gradients, dy, y, x, dx): it can infer, but nothing is trained through it");
   constexpr std::size_t count = sizeof...(X) + 1;
-  if constexpr (detail::HasVjp<Op, T>) {
+  if constexpr (detail::OpWithVjp<Op, T>) {
     const std::array<detail::RecordedValue<T>*, count> nodes{&x0.node(), &x.node()...};
     Tape& tape = x0.tape();
     bool needs_grad = false;
