@@ -8,6 +8,7 @@
 #include "kernels/conv.hpp"
 #include "kernels/conv_backward.hpp"
 #include "kernels/elementwise.hpp"
+#include "kernels/elementwise_backward.hpp"
 #include "kernels/embedding.hpp"
 #include "kernels/embedding_backward.hpp"
 #include "kernels/low_rank.hpp"

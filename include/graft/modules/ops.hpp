@@ -24,12 +24,17 @@ struct Elementwise {
   }
 };
 
+#define GRAFT_VJP                                                                                         \
+  template <class T>                                                                                      \
+  void vjp(const BatchView&, Gradients&, const In<T>& dy, const In<T>& y, std::span<const In<T>> x,       \
+           std::span<const Out<T>> dx) const;
 #define GRAFT_UNARY_OP(Name, kernel)                                                                      \
   struct Name : Elementwise {                                                                             \
     template <class T>                                                                                    \
     void forward(const BatchView&, Out<T> y, std::span<const In<T>> x) const {                            \
       kernels::kernel<T>(y.rows(), y.cols(), x[0].data(), x[0].outerStride(), y.data(), y.outerStride()); \
     }                                                                                                     \
+    GRAFT_VJP                                                                                             \
   };
 GRAFT_UNARY_OP(Relu, relu)
 GRAFT_UNARY_OP(Silu, silu)
@@ -46,6 +51,7 @@ GRAFT_UNARY_OP(GeluTanh, gelu_tanh)
       kernels::kernel<T>(y.rows(), y.cols(), x[0].data(), x[0].outerStride(), x[1].data(),                  \
                          x[1].outerStride(), y.data(), y.outerStride());                                    \
     }                                                                                                       \
+    GRAFT_VJP                                                                                               \
   };
 GRAFT_BINARY_OP(Add, add)
 GRAFT_BINARY_OP(Mul, multiply)
@@ -58,6 +64,7 @@ struct Scale : Elementwise {
   void forward(const BatchView&, Out<T> y, std::span<const In<T>> x) const {
     kernels::scale<T>(y.rows(), y.cols(), T(factor), x[0].data(), x[0].outerStride(), y.data(), y.outerStride());
   }
+  GRAFT_VJP
 };
 
 struct Softmax : Elementwise {
@@ -65,6 +72,7 @@ struct Softmax : Elementwise {
   void forward(const BatchView&, Out<T> y, std::span<const In<T>> x) const {
     kernels::softmax<T>(y.rows(), y.cols(), x[0].data(), x[0].outerStride(), y.data(), y.outerStride());
   }
+  GRAFT_VJP
 };
 
 /// Columns of x, then columns of y.
@@ -75,6 +83,7 @@ struct Concat {
     y.leftCols(x[0].cols()) = x[0];
     y.rightCols(x[1].cols()) = x[1];
   }
+  GRAFT_VJP
 };
 
 /// Columns [begin, begin + count).
@@ -91,6 +100,7 @@ struct Slice {
   void forward(const BatchView&, Out<T> y, std::span<const In<T>> x) const {
     y = x[0].middleCols(begin, count);
   }
+  GRAFT_VJP
 };
 
 /// Rows forget their shape; the bytes stay.
@@ -101,7 +111,9 @@ struct Flatten {
   void forward(const BatchView&, Out<T> y, std::span<const In<T>> x) const {
     y = x[0];
   }
+  GRAFT_VJP
 };
+#undef GRAFT_VJP
 }  // namespace ops
 
 /// x + y, element by element.
