@@ -13,7 +13,8 @@
 
 namespace graft {
 
-/// torch's options of nn.Embedding. In inference padding_idx, scale_grad_by_freq and sparse change nothing.
+/// torch's options of nn.Embedding. In inference padding_idx, scale_grad_by_freq and sparse change nothing; in training
+/// sparse changes nothing.
 struct EmbeddingOptions {
   std::optional<Index> padding_idx{};
   std::optional<double> max_norm{};  ///< rows that are looked up and longer are scaled down to it
@@ -90,7 +91,9 @@ struct Embedding {
 
   /// Token ids of any kind, n of them → (n, dim): a matrix, or Rows where Tokens came in. A tensor of ids → a tensor
   /// of its kind with dim as its last dimension.
-  auto operator()(const IdsLike auto& ids) const {
+  template <IdsLike X>
+    requires(!Recorded<X>)
+  auto operator()(const X& ids) const {
     return detail::embed<compute_scalar<T>>(ids, weight.cols(), [&](const Ids& all, Out<compute_scalar<T>> y) {
       detail::look_up<compute_scalar<T>>(weight.view().data(), weight.rows(), weight.cols(), options, all, y);
     });
@@ -100,6 +103,8 @@ struct Embedding {
     detail::look_up<compute_scalar<T>>(weight.view().data(), weight.rows(), weight.cols(), options, tokens.ids(), y.value());
     return y;
   }
+  /// Ids of a pass that is recorded: the rows then train the table, if it requires a gradient.
+  auto operator()(const Recorded auto& ids) const { return record_lookup(*this, ids); }
   GRAFT_MODULE(weight)
 };
 

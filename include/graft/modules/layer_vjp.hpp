@@ -4,7 +4,7 @@
 #include <span>
 #include <type_traits>
 
-#include "embedding.hpp"
+#include "embedding_vjp.hpp"
 #include "linear_slice.hpp"
 #include "linear_vjp.hpp"
 #include "norm_vjp.hpp"
