@@ -4,6 +4,7 @@
 #include <span>
 #include <string>
 
+#include "../core/on_demand.hpp"
 #include "../kernels/attention.hpp"
 #include "../kernels/rotary.hpp"
 #include "op.hpp"
@@ -25,6 +26,24 @@ struct AttentionOptions {
   double scale = 0;    ///< of the scores; 0: 1/√head_dim
 };
 
+namespace detail {
+/// Heads are apart from one another: calls f(shape, first column of q, first column of k, scratch) for pieces of whole key
+/// heads, each with its query heads, on the host's threads. `each`: the scratch of one.
+template <class T, class F>
+void for_each_head(const kernels::AttentionShape& shape, double work, Index each, Workspace* workspace, F f) {
+  const Index kv_heads = shape.kv_heads, group = shape.heads / kv_heads, d = shape.head_dim;
+  const Index pieces = std::min(pieces_of(workspace, work), kv_heads);
+  const Scratch<T> scratch(workspace, pieces * each);
+  for_each_piece(workspace, pieces, [&](Index i) {
+    const Index begin = piece_begin(i, pieces, kv_heads, 1), end = piece_begin(i + 1, pieces, kv_heads, 1);
+    kernels::AttentionShape part = shape;
+    part.kv_heads = end - begin;
+    part.heads = part.kv_heads * group;
+    f(part, begin * group * d, begin * d, scratch.data() + i * each);
+  });
+}
+}  // namespace detail
+
 namespace ops {
 struct Rotary {
   RotaryOptions options;
@@ -37,11 +56,27 @@ struct Rotary {
   }
   template <class T>
   void forward(const BatchView& batch, Out<T> y, std::span<const In<T>> x) const {
+    const Index d = options.head_dim;
+    for_each_piece<T>(batch, x[0].rows(), [&](Index from, Index count, const T* table) {
+      kernels::rotary<T>(count, y.cols() / d, d, table, x[0].data() + from * x[0].outerStride(), x[0].outerStride(),
+                         y.data() + from * y.outerStride(), y.outerStride());
+    });
+  }
+  template <class T>
+  void vjp(const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& y, std::span<const In<T>> x,
+           std::span<const Out<T>> dx) const;
+
+ private:
+  /// Calls f(first row, rows, their table), piece after piece of every sequence; backwards with the angles' negatives.
+  template <class T, class F>
+  void for_each_piece(const BatchView& batch, Index rows, F f, bool backwards = false) const {
     constexpr Index most = 128;  // rows of a table: a bounded one
-    const Index d = options.head_dim, longest = std::min(most, x[0].rows());
+    const Index d = options.head_dim, longest = std::min(most, rows);
     const Scratch<T> scratch(batch.workspace, kernels::rotary_table_size(longest, d) + d / 2);
     T* const frequencies = scratch.data() + kernels::rotary_table_size(longest, d);
     kernels::rotary_frequencies<T>(d, options.theta, frequencies);
+    if (backwards)
+      for (Index j = 0; j < d / 2; ++j) frequencies[j] = -frequencies[j];
     Index position = 0, known = 0;  // of the table
     for (const Sequence& sequence : batch.sequences)
       for (Index row = 0, count; row < sequence.rows; row += count) {
@@ -52,9 +87,7 @@ struct Rotary {
           known = count;
           kernels::rotary_table<T>(count, d, first, frequencies, scratch.data());
         }
-        const Index from = sequence.begin + row;
-        kernels::rotary<T>(count, y.cols() / d, d, scratch.data() + (first - position) * d, x[0].data() + from * x[0].outerStride(),
-                           x[0].outerStride(), y.data() + from * y.outerStride(), y.outerStride());
+        f(sequence.begin + row, count, scratch.data() + (first - position) * d);
       }
   }
 };
@@ -81,6 +114,17 @@ struct Attention {
     for (const Sequence& sequence : batch.sequences)
       if (sequence.rows) attend<T>(batch, sequence, y, x);
   }
+  /// @throws TrainingError for a sequence with a cache, before anything is appended to it.
+  template <class = OnDemand>
+  static void check_recorded(const BatchView& batch) {
+    for (const Sequence& sequence : batch.sequences)
+      if (sequence.cache)
+        fail<TrainingError>("training with a cache", "the keys that it holds were made by a pass that is not recorded",
+                            "add() the whole sequence to the batch, without the KvCache");
+  }
+  template <class T>
+  void vjp(const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& y, std::span<const In<T>> x,
+           std::span<const Out<T>> dx) const;
 
  private:
   template <class T>
@@ -98,21 +142,12 @@ struct Attention {
     const kernels::AttentionShape shape{.rows = q.rows(), .keys = k.rows(), .heads = options.heads, .kv_heads = options.kv_heads,
                                         .head_dim = q.cols() / options.heads, .causal = options.causal,
                                         .offset = k.rows() - q.rows(), .scale = options.scale};
-    // heads are apart from one another: pieces of whole key heads, each with its query heads
     const double work = 2 * double(shape.rows) * double(shape.keys) * double(q.cols());
-    const Index kv_heads = shape.kv_heads, group = shape.heads / kv_heads, d = shape.head_dim;
-    const Index pieces = std::min(detail::pieces_of(batch.workspace, work), kv_heads), each = kernels::attention_scratch(shape);
-    const Scratch<T> scratch(batch.workspace, pieces * each);
-    detail::for_each_piece(batch.workspace, pieces, [&](Index i) {
-      const Index begin = detail::piece_begin(i, pieces, kv_heads, 1), end = detail::piece_begin(i + 1, pieces, kv_heads, 1);
-      kernels::AttentionShape part = shape;
-      part.kv_heads = end - begin;
-      part.heads = part.kv_heads * group;
-      kernels::attention<T>(part, q.data() + begin * group * d, q.outerStride(), k.data() + begin * d, k.outerStride(),
-                            v.data() + begin * d, v.outerStride(),
-                            y.data() + sequence.begin * y.outerStride() + begin * group * d, y.outerStride(),
-                            scratch.data() + i * each);
-    });
+    const auto attend_heads = [&](const kernels::AttentionShape& part, Index head, Index kv_head, T* scratch) {
+      kernels::attention<T>(part, q.data() + head, q.outerStride(), k.data() + kv_head, k.outerStride(), v.data() + kv_head,
+                            v.outerStride(), y.data() + sequence.begin * y.outerStride() + head, y.outerStride(), scratch);
+    };
+    detail::for_each_head<T>(shape, work, kernels::attention_scratch(shape), batch.workspace, attend_heads);
   }
 };
 
@@ -126,6 +161,9 @@ struct Last {
     for (const Sequence& sequence : batch.sequences)
       if (sequence.rows) y.row(next++) = x[0].row(sequence.begin + sequence.rows - 1);
   }
+  template <class T>
+  void vjp(const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& y, std::span<const In<T>> x,
+           std::span<const Out<T>> dx) const;
 };
 
 /// The mean row of every sequence.
@@ -145,6 +183,9 @@ struct MeanPool {
       }
     }
   }
+  template <class T>
+  void vjp(const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& y, std::span<const In<T>> x,
+           std::span<const Out<T>> dx) const;
 };
 }  // namespace ops
 

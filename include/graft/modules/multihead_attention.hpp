@@ -34,6 +34,13 @@ struct PackedAttention {
     const std::array<In<T>, 3> parts{third(0), third(1), third(2)};
     Attention{options}.forward<T>(batch, y, std::span<const In<T>>(parts));
   }
+  template <class = OnDemand>
+  static void check_recorded(const BatchView& batch) {
+    Attention::check_recorded(batch);
+  }
+  template <class T>
+  void vjp(const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& y, std::span<const In<T>> x,
+           std::span<const Out<T>> dx) const;
 };
 
 /// Attention of the rows of each sequence to all keys and values beside them, of which nothing is cached.
@@ -49,6 +56,9 @@ struct AttentionAcross {
       attend<T>(heads, part(x[0]), part(x[1]), part(x[2]), rows_of(y, sequence.begin, sequence.rows), batch.workspace);
     }
   }
+  template <class T>
+  void vjp(const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& y, std::span<const In<T>> x,
+           std::span<const Out<T>> dx) const;
   /// One sequence: q and y (n, features), k and v (m, features).
   template <class T>
   static void attend(Index heads, const In<T>& q, const In<T>& k, const In<T>& v, Out<T> y, Workspace* workspace) {
