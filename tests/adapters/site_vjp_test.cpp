@@ -1,48 +1,45 @@
 #include <graft/adapters/site_vjp.hpp>
 
 #include "support/laws.hpp"
+#include "support/site_gradients.hpp"
 
 using graft::Index;
 using graft::Matrix;
+using site_gradients::Probe;
 
-TEST_CASE("skeleton") {
-  using L = graft::Linear<double>;
-  struct N {};
-  awkward::Net<awkward::LinearCase<double>> net;
-  trained::inject(graft::LoraConfig{.r = 3, .lora_alpha = 7, .target_modules = {"site"}}, net, "a");
-  const graft::SiteVjp<L, graft::Lora, graft::AdaLora, graft::Ia3> site(net.site.base_layer(),
-                                                                        graft::SiteAccess<std::remove_cvref_t<decltype(net.site)>>::table(std::as_const(net.site)));
-  const Matrix<double> x = awkward::rows<double>(5, 13), dy = awkward::rows<double>(5, 7, 3);
-  const graft::detail::OneSequence one(5);
-  CHECK(site.trainable(one.view()));
-  const auto run = [&](const Matrix<double>& in) {
-    Matrix<double> y(5, 7);
-    site.forward(one.view(), {.rows = graft::in<double>(in)}, graft::out(y), {});
-    return y;
-  };
-  CHECK(results::same_bits(run(x), net(x)));
-  graft::Gradients gradients;
-  Matrix<double> dx = Matrix<double>::Zero(5, 13), g = dy;
-  site.backward(one.view(), {.rows = graft::in<double>(x)}, graft::in<double>(run(x)), graft::out(g), graft::out(dx), gradients, {});
-  const auto loss = [&](const Matrix<double>& in) { return run(in).cwiseProduct(dy).sum(); };
-  for (Index i = 0; i < x.size(); ++i) {
-    Matrix<double> more = x, less = x;
-    more.data()[i] += 1e-3;
-    less.data()[i] -= 1e-3;
-    CHECK(dx.data()[i] == doctest::Approx((loss(more) - loss(less)) / 2e-3));
-  }
-  for (const char* name : {"lora_A", "lora_B"}) {
-    auto p = net.site.parameter("a", name).view<double>();
-    const auto& d = gradients.of<double>(net.site.parameter("a", name));
-    REQUIRE(d.norm() > 0.1);
-    for (Index i = 0; i < p.size(); ++i) {
-      const double was = p.data()[i];
-      p.data()[i] = was + 1e-3;
-      const double more = loss(x);
-      p.data()[i] = was - 1e-3;
-      const double less = loss(x);
-      p.data()[i] = was;
-      CHECK(d.data()[i] == doctest::Approx((more - less) / 2e-3));
-    }
-  }
+namespace {
+
+template <class Case, template <class> class Method>
+Probe<Case> with_method() {
+  Probe<Case> probe;
+  trained::inject(Method<Case>::config(), probe.net, "a");
+  return probe;
+}
+template <class Case, template <class> class Method>
+void has_gradients() {
+  Probe<Case> probe = with_method<Case, Method>();
+  CHECK(probe.vjp().trainable(graft::detail::OneSequence(5).view()));
+  probe.check_all({"a"});
+}
+
+}  // namespace
+
+TEST_CASE("LoRA, AdaLoRA and (IA)3 at linear layers have the gradients of their forward") {
+  has_gradients<awkward::LinearCase<double>, laws::LoraMethod>();
+  has_gradients<awkward::LinearCase<double>, laws::AdaLoraMethod>();
+  has_gradients<awkward::LinearCase<double>, laws::Ia3Method>();
+  has_gradients<awkward::LinearCase<double>, laws::Ia3FeedforwardMethod>();
+  has_gradients<awkward::TransposedCase<double>, laws::LoraMethod>();
+  has_gradients<awkward::PlainLinearCase<double>, laws::LoraMethod>();
+}
+TEST_CASE("LoRA, AdaLoRA and (IA)3 at convolutions have the gradients of their forward") {
+  has_gradients<awkward::Conv1dCase<double>, laws::LoraMethod>();
+  has_gradients<awkward::GroupedConv2dCase<double>, laws::LoraMethod>();
+  has_gradients<awkward::GroupedConv2dCase<double>, laws::Ia3Method>();
+  has_gradients<awkward::GroupedConv2dCase<double>, laws::Ia3FeedforwardMethod>();
+  has_gradients<awkward::Conv2dCase<double>, laws::AdaLoraMethod>();
+  has_gradients<awkward::StridedCase<double>, laws::LoraMethod>();
+}
+TEST_CASE("LoRA at an embedding has the gradients of its forward") {
+  has_gradients<awkward::LookupCase<double>, laws::LoraMethod>();
 }

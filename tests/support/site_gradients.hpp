@@ -1,0 +1,208 @@
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <functional>
+#include <graft/adapters/site_vjp.hpp>
+#include <graft/graft.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "awkward_layers.hpp"
+#include "trained.hpp"
+
+/// The gradients of one site against central differences of its recorded forward.
+namespace site_gradients {
+
+using graft::Index;
+using graft::Matrix;
+
+/// What comes into a site, with memory of its own.
+template <class T>
+struct Input {
+  Matrix<T> rows{};
+  std::vector<int> ids{};
+  graft::Shape row_shape{};
+  std::vector<std::int32_t> experts{};
+
+  [[nodiscard]] graft::SiteInput<T> view() const {
+    graft::SiteInput<T> x{.row_shape = row_shape};
+    if (rows.size()) new (&x.rows) graft::In<T>(graft::in<T>(rows));
+    x.ids = graft::Ids(std::span<const int>(ids));
+    if (!experts.empty()) x.experts = graft::ExpertIds(experts);
+    return x;
+  }
+  [[nodiscard]] Input part(Index begin, Index count) const {
+    Input some{.row_shape = row_shape};
+    if (rows.size()) some.rows = rows.middleRows(begin, count);
+    if (!ids.empty()) some.ids.assign(ids.begin() + begin, ids.begin() + begin + count);
+    if (!experts.empty()) some.experts.assign(experts.begin() + begin, experts.begin() + begin + count);
+    return some;
+  }
+};
+template <class T, class X>
+Input<T> input_of(const X& x) {
+  if constexpr (graft::MatrixLike<X>) {
+    return {.rows = x};
+  } else if constexpr (requires { x.dimension(0); }) {
+    const graft::Shape shape = graft::tensor_traits<X>::shape(x);
+    Input<T> all{.rows = graft::detail::tensor_rows(x)};
+    all.row_shape = shape.tail();
+    return all;
+  } else {
+    return {.ids = x};
+  }
+}
+
+/// Numbers of a model, and the gradient that a backward pass gave them: null where it gave none.
+template <class T>
+struct Values {
+  std::string name;
+  T* data;
+  Index size;
+  const T* gradient = nullptr;
+};
+
+template <class Case>
+struct Probe {
+  using T = typename Case::Scalar;
+  using Layer = typename Case::Layer;
+  using Vjp = graft::SiteVjp<Layer, graft::Lora, graft::AdaLora, graft::Ia3>;
+  using Site = graft::Adaptable<Layer>;
+
+  awkward::Net<Case> net{};
+  Input<T> x = input_of<T>(Case::input(5));
+  graft::Batch batch{};
+  graft::DropoutStream dropout{};
+  graft::Gradients gradients{};
+  Matrix<T> dy{}, dx{};
+  std::vector<std::pair<Index, graft::AdapterSelection>> rows{{5, {}}};  // of the batch
+  std::function<void()> settle = [] {};                                   // after a number was changed
+
+  void compose() {
+    batch.clear();
+    for (const auto& [count, selection] : rows) batch.add(count, selection);
+  }
+  [[nodiscard]] const graft::SiteTable* table() const {
+    return graft::SiteAccess<Site>::table(std::as_const(net.site));
+  }
+  [[nodiscard]] Vjp vjp() const { return {net.site.base_layer(), table()}; }
+  [[nodiscard]] graft::detail::SiteDoor<Layer> door() const { return {net.site.base_layer(), table()}; }
+  [[nodiscard]] Index width() const {
+    const graft::LayerFacts facts = graft::detail::facts_of(net.site.base_layer());
+    if constexpr (graft::detail::traits_of<Layer>::kind == graft::LayerKind::conv)
+      return graft::detail::conv_row_shape(facts.conv, x.row_shape).size();
+    else if constexpr (graft::detail::traits_of<Layer>::kind == graft::LayerKind::norm)
+      return x.rows.cols();
+    else
+      return facts.out;
+  }
+
+  [[nodiscard]] Matrix<T> forward() {
+    compose();
+    Matrix<T> y(batch.rows(), width());
+    vjp().forward(batch.view(), x.view(), graft::out(y), dropout);
+    return y;
+  }
+  void backward(bool wants_dx = true) {
+    const Matrix<T> y = forward();
+    dy.resize(y.rows(), y.cols());
+    awkward::fill(dy, 77);
+    Matrix<T> written = dy;
+    dx.setZero(x.rows.rows(), x.rows.cols());
+    gradients.clear();
+    vjp().backward(batch.view(), x.view(), graft::in<T>(y), graft::out(written),
+                   graft::out<T>(wants_dx && dx.size() ? dx.data() : nullptr, dx.rows(), dx.cols()), gradients, dropout);
+  }
+  [[nodiscard]] double loss() {
+    settle();
+    return double(forward().cwiseProduct(dy).sum());
+  }
+
+  /// What of an adapter a file would hold, where it lies. Nothing computed of it is kept any longer.
+  [[nodiscard]] std::vector<Values<T>> parameters(const std::string& name) {
+    if (graft::AnyAdapterState* state = table()->find(name)->state())
+      for (const graft::AdapterParameter& parameter : state->parameters()) parameter.data->set_viewed();
+    std::vector<Values<T>> all;
+    for (const auto& [key, view] : graft::get_peft_model_state_dict(net, name)) {
+      T* const data = reinterpret_cast<T*>(const_cast<std::byte*>(view.data));
+      const graft::Shape shape(view.shape);
+      graft::ParameterData named(view.dtype, shape);
+      named.borrow(const_cast<std::byte*>(view.data), nullptr);
+      const Matrix<T>* found = gradients.template find_at<T>(named);
+      all.push_back({name + "." + key, data, shape.size(), found ? found->data() : nullptr});
+    }
+    return all;
+  }
+
+  /// Every step of a site is linear in each single number, so that a central difference is exact up to its rounding.
+  void check(const Values<T>& values, bool may_be_zero = false) {
+    const double h = 1.0 / 32;
+    double largest = 0, error = 0;
+    for (Index i = 0; i < values.size; ++i) {
+      const T was = values.data[i];
+      values.data[i] = T(double(was) + h);
+      const double more = loss();
+      values.data[i] = T(double(was) - h);
+      const double less = loss();
+      values.data[i] = was;
+      const double want = (more - less) / (2 * h), got = values.gradient ? double(values.gradient[i]) : 0;
+      largest = std::max(largest, std::abs(want));
+      error = std::max(error, std::isfinite(got) ? std::abs(got - want) : 1e9);
+    }
+    settle();
+    CAPTURE(values.name);
+    if (!may_be_zero) REQUIRE(largest > 0.05);
+    CHECK(error <= 1e-11 * (1 + largest));
+  }
+  void check_all(const std::vector<std::string>& names) {
+    backward();
+    for (const std::string& name : names)
+      for (const Values<T>& values : parameters(name)) check(values);
+    if (x.rows.size()) check({"x", x.rows.data(), x.rows.size(), dx.data()});
+  }
+};
+
+/// While a number of a DoRA adapter is changed its magnitude follows the norm, which is a constant to the gradient.
+template <class Case>
+void hold_norms(Probe<Case>& probe, const std::vector<std::string>& names) {
+  using T = typename Case::Scalar;
+  struct Held {
+    graft::AdapterState<T>* state;
+    graft::ParameterData* magnitude;
+    std::vector<T> norms, last;
+  };
+  std::vector<Held> all;
+  const auto norms_of = [&layer = probe.net.site.base_layer()](const Held& held) {
+    std::vector<T> norms(std::size_t(held.magnitude->shape().size()));
+    const std::vector<T> was(reinterpret_cast<T*>(held.magnitude->data()), reinterpret_cast<T*>(held.magnitude->data()) + norms.size());
+    held.state->start_from(graft::detail::base_weight_of(std::as_const(layer)));
+    T* const m = reinterpret_cast<T*>(held.magnitude->data());
+    norms.assign(m, m + norms.size());
+    std::copy(was.begin(), was.end(), m);
+    return norms;
+  };
+  for (const std::string& name : names) {
+    auto* state = static_cast<graft::AdapterState<T>*>(probe.table()->find(name)->state());
+    for (const graft::AdapterParameter& parameter : state->parameters()) {
+      parameter.data->set_viewed();
+      if (parameter.name != "lora_magnitude_vector") continue;
+      Held held{state, parameter.data, {}, {}};
+      held.last = held.norms = norms_of(held);
+      all.push_back(held);
+    }
+  }
+  REQUIRE(all.size() == names.size());
+  probe.settle = [all, norms_of]() mutable {
+    for (Held& held : all) {
+      const std::vector<T> now = norms_of(held);
+      T* const m = reinterpret_cast<T*>(held.magnitude->data());
+      for (std::size_t o = 0; o < now.size(); ++o) m[o] *= now[o] / held.last[o];
+      held.last = now;
+    }
+  };
+}
+
+}  // namespace site_gradients
