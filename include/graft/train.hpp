@@ -3,9 +3,11 @@
 /// Trains what was injected: values that are recorded and gone back through, losses, optimisers, AdaLoRA's ranks. Beside
 /// graft/graft.hpp; docs/training.md.
 #include "graft.hpp"
+#include "modules/attention_vjp.hpp"
 #include "modules/conv_layer_vjp.hpp"
 #include "modules/layer_vjp.hpp"
 #include "modules/norm_vjp.hpp"
+#include "modules/ops_vjp.hpp"
 #include "modules/packed_projection_vjp.hpp"
 #include "modules/parameter_layer_vjp.hpp"
 #include "modules/quantized_linear_vjp.hpp"

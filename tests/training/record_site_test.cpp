@@ -1,0 +1,168 @@
+#include <doctest/doctest.h>
+
+#include <vector>
+
+#include <graft/train.hpp>
+
+#include "support/gradient_check.hpp"
+
+using namespace graft;
+
+namespace {
+struct Block {
+  Adaptable<Linear<double>> q_proj{12, 12, false}, k_proj{12, 6, false}, v_proj{12, 6}, o_proj{12, 12}, gate_proj{12, 7}, up_proj{12, 7},
+      down_proj{7, 12};
+  RMSNorm<double> first{12};
+  LayerNorm<double> second{12};
+  auto operator()(const auto& x) const {
+    const auto n = first(x);
+    const auto q = rotary(q_proj(n), {.head_dim = 6}), k = rotary(k_proj(n), {.head_dim = 6});
+    const auto h = add(x, o_proj(attention(q, k, v_proj(n), {.heads = 2, .kv_heads = 1})));
+    const auto m = second(h);
+    return add(h, down_proj(mul(silu(gate_proj(m)), up_proj(m))));
+  }
+  GRAFT_MODULE(q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, first, second)
+};
+struct Decoder {
+  Adaptable<Embedding<double>> embed_tokens{13, 12};
+  std::vector<Block> layers;
+  RMSNorm<double> norm{12};
+  Decoder() {
+    layers.resize(2);
+    initialise(*this, 3);
+  }
+  auto operator()(const auto& ids) const {
+    auto h = embed_tokens(ids);
+    for (const auto& layer : layers) h = layer(h);
+    return linear(norm(h), embed_tokens->weight);
+  }
+  GRAFT_MODULE(embed_tokens, layers, norm)
+};
+
+const std::vector<int> ids{3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 12, 0, 11};
+
+double loss_of_logits(const Matrix<double>& logits, const std::vector<int>& targets) {
+  return cross_entropy_values<double>(in(logits), targets, out<double>(nullptr, 0, 0));
+}
+
+void inject_three(Decoder& model) {
+  const TargetModules some{"q_proj", "v_proj", "down_proj"}, others{"k_proj", "o_proj", "gate_proj", "embed_tokens"};
+  (void)inject_adapter_in_model(LoraConfig{.r = 2, .lora_alpha = 3, .target_modules = some, .init_lora_weights = false}, model, "alice", {.seed = 1});
+  (void)inject_adapter_in_model(LoraConfig{.r = 3, .lora_alpha = 2, .target_modules = others, .use_rslora = true, .init_lora_weights = false}, model,
+                                "bob", {.seed = 2});
+  (void)inject_adapter_in_model(Ia3Config{.target_modules = {"k_proj", "v_proj", "down_proj"}, .feedforward_modules = {"down_proj"},
+                                          .init_ia3_weights = false},
+                                model, "carol", {.seed = 3});
+  set_requires_grad(model, {{"alice", "bob", "carol"}}, true);
+}
+}  // namespace
+
+TEST_CASE("a batch of sequences with adapters of their own: values as in inference, gradients as differences") {
+  Decoder model;
+  inject_three(model);
+  const auto alice = select(model, {{"alice"}}), bob = select(model, {{"bob"}}), carol = select(model, {{"carol"}});
+  const auto blend = select(model, {{"alice", 0.7}, {"bob", 0.3}, {"carol", 0.5}});
+  Batch batch;
+  batch.add(5, alice).add(1, base_only()).add(4, bob).add(3, blend).add(2, base_only()).add(2, carol);
+  Tape tape;
+  const Tokens tokens = batch.input(ids);
+  const Var<double> logits = model(tape.input(tokens));
+  CHECK(Matrix<double>(logits.value()) == Matrix<double>(model(batch.input(ids)).value()));
+  const auto targets = next_token_targets(tokens);
+  tape.backward(cross_entropy(logits, targets));
+  const auto check = support::check_gradients(trainable_parameters(model), tape.gradients(), [&] {
+    return loss_of_logits(model(batch.input(ids)).value(), targets);
+  });
+  CHECK(check.elements > 700);
+  CHECK(check.largest > 0.05);
+  CHECK_MESSAGE(check.worst < 1e-8, check.where);
+}
+
+TEST_CASE("plain ids train the active adapter, and nothing below it is recorded") {
+  Decoder model;
+  inject_three(model);
+  set_adapter(model, {"alice"});
+  Tape tape;
+  const Var<double> logits = model(tape.input(ids));
+  CHECK(Matrix<double>(logits.value()) == model(ids));
+  const auto targets = next_token_targets(ids);
+  tape.backward(cross_entropy(logits, targets));
+  const auto check = support::check_gradients(trainable_parameters(model), tape.gradients(), [&] {
+    return loss_of_logits(model(ids), targets);
+  });
+  CHECK(check.largest > 0.05);
+  CHECK_MESSAGE(check.worst < 1e-8, check.where);
+
+  tape.clear();
+  set_requires_grad(model, {"alice"}, false);
+  CHECK_FALSE(model(tape.input(ids)).needs_grad());
+  CHECK(tape.size() == 0);
+}
+
+TEST_CASE("a batch of the base alone records nothing, and base rows give no gradient to adapters") {
+  Decoder model;
+  inject_three(model);
+  Batch batch;
+  batch.add(9, base_only()).add(8, base_only());
+  Tape tape;
+  CHECK_FALSE(model(tape.input(batch.input(ids))).needs_grad());
+  CHECK(tape.size() == 0);
+  batch.clear();
+  batch.add(9, select(model, {{"alice"}})).add(8, base_only());
+  tape.clear();
+  const Var<double> logits = model(tape.input(batch.input(ids)));
+  Matrix<double> dy = Matrix<double>::Zero(17, 13);
+  dy.bottomRows(8).setOnes();
+  tape.backward(logits, dy);
+  for (const TrainableParameter& one : trainable_parameters(model)) {
+    const Matrix<double>* gradient = tape.gradients().find_at<double>(*one.parameter);
+    CHECK_MESSAGE((!gradient || gradient->isZero(0)), one.key);
+  }
+}
+
+TEST_CASE("parameters of the base train when they are told to, tied ones with both their uses") {
+  Decoder model;
+  model.embed_tokens->weight.set_requires_grad(true);
+  model.layers[0].first.weight.set_requires_grad(true);
+  model.layers[1].second.weight.set_requires_grad(true);
+  model.layers[1].second.bias.set_requires_grad(true);
+  model.layers[0].o_proj->weight.set_requires_grad(true);
+  model.layers[0].o_proj->bias.set_requires_grad(true);
+  const auto parameters = trainable_parameters(model);
+  REQUIRE(parameters.size() == 6);
+  Tape tape;
+  const auto targets = next_token_targets(ids);
+  tape.backward(cross_entropy(model(tape.input(ids)), targets));
+  const auto check = support::check_gradients(parameters, tape.gradients(), [&] {
+    return loss_of_logits(model(ids), targets);
+  });
+  CHECK(check.largest > 0.05);
+  CHECK_MESSAGE(check.worst < 1e-8, check.where);
+}
+
+TEST_CASE("dropout has masks of its own in every pass, and the same again for the same pass") {
+  Decoder model;
+  (void)inject_adapter_in_model(LoraConfig{.r = 2, .lora_alpha = 3, .lora_dropout = 0.4, .target_modules = {"q_proj", "up_proj"},
+                                           .init_lora_weights = false},
+                                model);
+  const auto values = [&](Tape& tape) { return Matrix<double>(model(tape.input(ids)).value()); };
+  Tape tape({.seed = 5});
+  const Matrix<double> first = values(tape);
+  CHECK(values(tape) == first);
+  CHECK((first - model(ids)).norm() > 0.01);
+  tape.clear();
+  CHECK((values(tape) - first).norm() > 0.01);
+  Tape again({.seed = 5}), other({.seed = 6}), off({.seed = 5, .dropout = false});
+  CHECK(values(again) == first);
+  CHECK((values(other) - first).norm() > 0.01);
+  CHECK(values(off) == model(ids));
+
+  const auto targets = next_token_targets(ids);
+  again.backward(cross_entropy(model(again.input(ids)), targets));
+  const auto check = support::check_gradients(trainable_parameters(model), again.gradients(), [&] {
+    Tape once({.seed = 5});
+    return cross_entropy(model(once.input(ids)), targets).value();
+  });
+  CHECK(check.largest > 0.01);
+  CHECK_MESSAGE(check.worst < 1e-8, check.where);
+}
