@@ -54,6 +54,7 @@ int record_lookup(const Embedding<T>&, const RecordedIds&) {
 template <>
 inline constexpr bool graft::is_recorded<RecordedIds> = true;
 
+namespace {
 template <class L>
 struct UsersTraits {
   using scalar = double;
@@ -61,6 +62,7 @@ struct UsersTraits {
   static Index num_embeddings(const L&) { return 5; }
   static Index embedding_dim(const L&) { return 3; }
 };
+}  // namespace
 template <class Table>
 struct graft::layer_traits<Users<Table>> : UsersTraits<Users<Table>> {
   static auto& weight(auto& layer) { return layer.table; }
