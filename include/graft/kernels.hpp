@@ -18,6 +18,7 @@
 #include "kernels/normalise_backward.hpp"
 #include "kernels/panel_product.hpp"
 #include "kernels/pool.hpp"
+#include "kernels/pool_backward.hpp"
 #include "kernels/products.hpp"
 #include "kernels/quantize.hpp"
 #include "kernels/random.hpp"

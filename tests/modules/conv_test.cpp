@@ -147,3 +147,18 @@ TEST_CASE("convolutions: a larger picture needs no more scratch, and the workspa
   // the columns of a block: 27 of them for each of at most 768 positions, in a block that is a power of two
   CHECK(scratch_of(512) <= 2 * sizeof(float) * 27 * (768 + 32));
 }
+
+namespace training {
+struct Value {};
+template <class Op>
+bool record_shaped(const Op& op, const Value&) {
+  const graft::Shape row{3, 7, 6};
+  return op.shape(std::span(&row, 1)).rank() == 3;
+}
+}  // namespace training
+template <>
+inline constexpr bool graft::is_recorded<training::Value> = true;
+
+TEST_CASE("convolutions: a value of training goes with the op to whoever records it") {
+  CHECK(graft::Conv2d<>(3, 5, {.kernel = 3})(training::Value{}));
+}

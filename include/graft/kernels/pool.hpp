@@ -42,23 +42,38 @@ struct PoolGeometry {
 inline namespace GRAFT_BUILD {
 
 namespace detail {
-// Folds every window with `take`, from `start`; put(index, value) receives the outputs.
-template <class T, class Start, class Take, class Put>
-void pool(const PoolGeometry& g, const T* x, Start start, Take take, Put put) {
+// The part of a window that lies in the input: rows [top, bottom) and columns [left, right) of a channel.
+struct PoolWindow {
+  std::ptrdiff_t channel, top, bottom, left, right;
+};
+// f(i, window) for every output i, in order.
+template <class F>
+void for_each_window(const PoolGeometry& g, F&& f) {
   const std::ptrdiff_t out_height = g.output_height(), out_width = g.output_width();
   for (std::ptrdiff_t c = 0; c < g.channels; ++c)
     for (std::ptrdiff_t i = 0; i < out_height; ++i)
       for (std::ptrdiff_t j = 0; j < out_width; ++j) {
         const std::ptrdiff_t top = i * g.stride_height - g.padding_height;
         const std::ptrdiff_t left = j * g.stride_width - g.padding_width;
-        const std::ptrdiff_t bottom = std::min(top + g.kernel_height, g.height);
-        const std::ptrdiff_t right = std::min(left + g.kernel_width, g.width);
-        T value = start;
-        for (std::ptrdiff_t h = std::max<std::ptrdiff_t>(top, 0); h < bottom; ++h)
-          for (std::ptrdiff_t w = std::max<std::ptrdiff_t>(left, 0); w < right; ++w)
-            value = take(value, x[(c * g.height + h) * g.width + w]);
-        put((c * out_height + i) * out_width + j, value);
+        f((c * out_height + i) * out_width + j,
+          PoolWindow{c, std::max<std::ptrdiff_t>(top, 0), std::min(top + g.kernel_height, g.height), std::max<std::ptrdiff_t>(left, 0),
+                     std::min(left + g.kernel_width, g.width)});
       }
+}
+// f(place in x) for every element of a window, in order.
+template <class F>
+void for_each_element(const PoolGeometry& g, const PoolWindow& window, F&& f) {
+  for (std::ptrdiff_t h = window.top; h < window.bottom; ++h)
+    for (std::ptrdiff_t w = window.left; w < window.right; ++w) f((window.channel * g.height + h) * g.width + w);
+}
+// Folds every window with `take`, from `start`; put(index, value) receives the outputs.
+template <class T, class Start, class Take, class Put>
+void pool(const PoolGeometry& g, const T* x, Start start, Take take, Put put) {
+  for_each_window(g, [&](std::ptrdiff_t i, const PoolWindow& window) {
+    T value = start;
+    for_each_element(g, window, [&](std::ptrdiff_t place) { value = take(value, x[place]); });
+    put(i, value);
+  });
 }
 }  // namespace detail
 

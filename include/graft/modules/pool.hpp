@@ -37,8 +37,12 @@ struct Pool2d {
     pool.check();
     return pool;
   }
+  [[nodiscard]] Shape shape(std::span<const Shape> x) const {
+    const kernels::PoolGeometry pool = geometry(x[0]);
+    return {pool.channels, pool.output_height(), pool.output_width()};
+  }
   template <class T>
-  void run(const In<T>& x, const Shape& row, Out<T> y) const {
+  void run(const In<T>& x, const Shape& row, Out<T> y, Workspace* = nullptr) const {
     const kernels::PoolGeometry pool = geometry(row);
     for (Index i = 0; i < x.rows(); ++i) {
       const T* from = x.data() + i * x.outerStride();
@@ -47,17 +51,19 @@ struct Pool2d {
       else kernels::avg_pool2d<T>(pool, from, to);
     }
   }
+  /// `row`: the shape of a row of x. dx is added to, null data: nobody wants it.
+  template <class T>
+  void vjp(const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& x, const Shape& row, Out<T> dx) const;
 };
 }  // namespace ops
 
 namespace detail {
 template <class Op, class X>
 auto pool(const Op& op, const X& x) {
-  const auto result = [&](const Shape& row) {
-    const auto geometry = op.geometry(row);
-    return Shape{row[0], geometry.output_height(), geometry.output_width()};
-  };
-  if constexpr (RowsLike<X>) {
+  const auto result = [&](const Shape& row) { return op.shape(std::span(&row, 1)); };
+  if constexpr (Recorded<X>) {
+    return record_shaped(op, x);
+  } else if constexpr (RowsLike<X>) {
     Rows<typename X::scalar> y(x.batch(), x.rows(), result(x.row_shape()));
     op.template run<typename X::scalar>(x.value(), x.row_shape(), y.value());
     return y;
