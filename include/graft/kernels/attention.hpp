@@ -25,7 +25,9 @@ inline namespace GRAFT_BUILD {
 namespace detail {
 inline constexpr std::ptrdiff_t attention_rows = 16;
 
-[[nodiscard]] inline double attention_scale(const AttentionShape& s) { return s.scale != 0 ? s.scale : 1 / std::sqrt(double(s.head_dim)); }
+[[nodiscard]] inline double attention_scale(const AttentionShape& s) {
+  return s.scale != 0 ? s.scale : 1 / std::sqrt(double(s.head_dim));
+}
 // The keys that a query sees.
 [[nodiscard]] inline std::ptrdiff_t attention_visible(const AttentionShape& s, std::ptrdiff_t row) {
   return s.causal ? std::min(s.keys, s.offset + row + 1) : s.keys;

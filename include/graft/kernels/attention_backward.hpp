@@ -52,7 +52,8 @@ template <class T>
 void attention_backward(const AttentionShape& s, const T* q, std::ptrdiff_t ldq, const T* k, std::ptrdiff_t ldk, const T* v,
                         std::ptrdiff_t ldv, const T* y, std::ptrdiff_t ldy, const T* dy, std::ptrdiff_t lddy,
                         const AttentionGradients<T>& to, T* scratch) {
-  const std::ptrdiff_t d = s.head_dim, group = s.heads / s.kv_heads, most = detail::attention_backward_rows(s), more = s.causal ? 1 : 0;
+  const std::ptrdiff_t d = s.head_dim, group = s.heads / s.kv_heads, more = s.causal ? 1 : 0;
+  const std::ptrdiff_t most = detail::attention_backward_rows(s);
   const T* const none = nullptr;
   T *const weights = scratch, *const scores = weights + most * s.keys, *const turned = scores + most * s.keys;
   for (std::ptrdiff_t h = 0; h < s.heads; ++h)

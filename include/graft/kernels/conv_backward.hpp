@@ -29,6 +29,12 @@ struct LowRankConvGradients {
 inline namespace GRAFT_BUILD {
 
 namespace detail {
+// Output positions that are unrolled at once: more than the forward takes, because they are the length of the dots that dw
+// is made of.
+inline std::ptrdiff_t conv_backward_block(const ConvGeometry& g, std::ptrdiff_t columns) {
+  return std::min(g.output_positions(), std::clamp<std::ptrdiff_t>(262144 / columns / 48 * 48, 48, 768));
+}
+
 // to[o] += scale * the sum of row o
 template <class T>
 void add_row_sums(std::ptrdiff_t rows, std::ptrdiff_t cols, const T* y, std::ptrdiff_t ld, T scale, T* to) {
@@ -58,7 +64,7 @@ void conv_columns(std::ptrdiff_t rows, std::ptrdiff_t cols, std::ptrdiff_t k, co
 /// The number of T that conv_backward needs as scratch: bounded by the weight's rows, not by the sample.
 [[nodiscard]] inline std::ptrdiff_t conv_backward_scratch(const ConvGeometry& g) {
   const std::ptrdiff_t k = g.weight_columns();
-  return k * (detail::conv_block(g, k) + 2 * detail::conv_rows);
+  return k * (detail::conv_backward_block(g, k) + 2 * detail::conv_rows);
 }
 
 /// Adds the gradients of y = bias + conv(x, w). x is read for dw alone, and w for dx alone.
@@ -66,7 +72,7 @@ void conv_columns(std::ptrdiff_t rows, std::ptrdiff_t cols, std::ptrdiff_t k, co
 template <class T, class W>
 void conv_backward(const ConvGeometry& g, const T* x, const W* w, const T* dy, const ConvGradients<T>& to, T* scratch) {
   static_assert(fits<T, W>, "graft: a weight has the activations' scalar, or is narrow under float");
-  const std::ptrdiff_t k = g.weight_columns(), positions = g.output_positions(), block = detail::conv_block(g, k);
+  const std::ptrdiff_t k = g.weight_columns(), positions = g.output_positions(), block = detail::conv_backward_block(g, k);
   const std::ptrdiff_t in = g.in / g.groups, out = g.out / g.groups;
   const bool pointwise = detail::is_pointwise(g);  // the input is its own columns
   T *const columns = scratch, *const turned = scratch + k * block;

@@ -34,7 +34,8 @@ void attention_backward(const kernels::AttentionShape& shape, const In<T>& q, co
   const auto at = [](const Out<T>& x, Index column) { return x.data() ? const_cast<T*>(x.data()) + column : nullptr; };
   const double work = 5 * double(shape.rows) * double(shape.keys) * double(q.cols());
   const auto go_back = [&](const kernels::AttentionShape& part, Index head, Index kv_head, T* scratch) {
-    const kernels::AttentionGradients<T> to{at(dq, head), dq.outerStride(), at(dk, kv_head), dk.outerStride(), at(dv, kv_head), dv.outerStride()};
+    const kernels::AttentionGradients<T> to{at(dq, head),     dq.outerStride(),  at(dk, kv_head),
+                                            dk.outerStride(), at(dv, kv_head), dv.outerStride()};
     kernels::attention_backward<T>(part, q.data() + head, q.outerStride(), k.data() + kv_head, k.outerStride(), v.data() + kv_head,
                                    v.outerStride(), y.data() + head, y.outerStride(), dy.data() + head, dy.outerStride(), to, scratch);
   };
@@ -48,8 +49,9 @@ void attention_backward(const AttentionOptions& options, const BatchView& batch,
   for (const Sequence& sequence : batch.sequences) {
     if (!sequence.rows) continue;
     const auto here = [&](const auto& all) { return all.data() ? rows_of(all, sequence.begin, sequence.rows) : all; };
-    const kernels::AttentionShape shape{.rows = sequence.rows, .keys = sequence.rows, .heads = options.heads, .kv_heads = options.kv_heads,
-                                        .head_dim = dy.cols() / options.heads, .causal = options.causal, .scale = options.scale};
+    const kernels::AttentionShape shape{.rows = sequence.rows, .keys = sequence.rows, .heads = options.heads,
+                                        .kv_heads = options.kv_heads, .head_dim = dy.cols() / options.heads,
+                                        .causal = options.causal, .scale = options.scale};
     attention_backward<T>(shape, here(x[0]), here(x[1]), here(x[2]), here(y), here(dy), here(dx[0]), here(dx[1]), here(dx[2]),
                           batch.workspace);
   }

@@ -54,10 +54,10 @@ void conv_backward_through(const BaseWeight<T>& weight, const kernels::ConvGeome
       count = std::min((group + 1) * out - begin, most);
       weight.copy_rows(begin, graft::out<T>(rows.data(), count, k));
       const ConvPart part(geometry, begin, begin + count);
-      conv_backward_input<T, T>(part.geometry, rows.data(), in<T>(dy.data() + begin * width, dy.rows(), count * width, dy.outerStride()),
-                                graft::out<T>(dx.data() + part.channel * geometry.input_positions(), dx.rows(),
-                                              part.geometry.in * geometry.input_positions(), dx.outerStride()),
-                                workspace);
+      const In<T> dy_here = in<T>(dy.data() + begin * width, dy.rows(), count * width, dy.outerStride());
+      const Out<T> dx_here = graft::out<T>(dx.data() + part.channel * geometry.input_positions(), dx.rows(),
+                                           part.geometry.in * geometry.input_positions(), dx.outerStride());
+      conv_backward_input<T, T>(part.geometry, rows.data(), dy_here, dx_here, workspace);
     }
 }
 
