@@ -62,7 +62,7 @@ class TrainableTensors {
     if (entry.copy() && entry.here()->copy_trains)
       for (const BaseTensor& tensor : site.tensors(entry.copy())) add(tensor, record, &site);
     if (TokenRows* tokens = entry.tokens(); tokens && entry.here()->tied_to.empty() && tokens->rows().requires_grad())
-      add(tokens->rows(), record, &site, "trainable tokens");
+      add(tokens->rows(), record, &site, std::string(token_parameter));
     if (ParameterData* bias = entry.bias(); bias && bias->requires_grad()) add(*bias, record, &site, "bias");
   }
   /// While its adapter is active the layer holds the trained values.
@@ -80,7 +80,7 @@ class TrainableTensors {
     for (TrainableTensor& tensor : all_)
       if (!tensor.record || !tensor.site)  // an adapter's own memory is nobody else's
         for (const auto& [storage, parameter] : base_)
-          if (storage == tensor.storage && parameter != tensor.parameter) tensor.tied.push_back(parameter);
+          if (storage == tensor.storage && parameter != tensor.parameter && parameter->shape() == tensor.shape) tensor.tied.push_back(parameter);
   }
 
   const ModelSites& model_;

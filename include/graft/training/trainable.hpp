@@ -20,6 +20,7 @@ namespace graft {
 /// One parameter that training changes.
 struct TrainableParameter {
   std::string key;        ///< in the model's state dict: "linear.lora_A.default.weight"
+  std::string name;       ///< in its module: "lora_A", "weight", "bias"
   ParameterData* parameter;
   std::vector<ParameterData*> tied{};  ///< others of the base on the same memory
 
@@ -114,7 +115,7 @@ template <class = OnDemand>
   for (const std::size_t i : sorted_order(tensors.size(), [&](std::size_t a, std::size_t b) {
          return names.place(tensors[a].storage) < names.place(tensors[b].storage);
        }))
-    parameters.push_back({names.name(tensors[i].storage), tensors[i].parameter, std::move(tensors[i].tied)});
+    parameters.push_back({names.name(tensors[i].storage), std::string(last_segment(tensors[i].name)), tensors[i].parameter, std::move(tensors[i].tied)});
   return TrainableParameters(std::move(parameters));
 }
 GRAFT_SHARED_FUNCTION(trainable_parameters_of<>)
