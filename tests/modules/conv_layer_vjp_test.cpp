@@ -36,6 +36,10 @@ struct Mapped {
 struct ColumnMajor {
   Eigen::MatrixXf kernel{outputs, columns};
 };
+/// The rows of the weight are further apart than they are long.
+struct InPieces {
+  Matrix<float> kernel;
+};
 /// Says nothing of its weight.
 struct Silent {};
 /// Says its gradient instead.
@@ -111,6 +115,13 @@ struct graft::layer_traits<ColumnMajor> {
   static Eigen::VectorXf bias(const ColumnMajor&) { return Eigen::VectorXf::Ones(outputs); }
 };
 template <>
+struct graft::layer_traits<InPieces> {
+  using scalar = float;
+  static constexpr LayerKind kind = LayerKind::conv;
+  static ConvShape conv_shape(const InPieces&) { return shape_of_all(); }
+  static auto weight(const InPieces& layer) { return layer.kernel.leftCols(columns); }
+};
+template <>
 struct graft::layer_traits<Silent> {
   using scalar = float;
   static constexpr LayerKind kind = LayerKind::conv;
@@ -178,23 +189,34 @@ TEST_CASE("a user's layer has the gradients of the weight that its traits show")
   CHECK(of_wide.at<double>(wide.kernel.data(), outputs, columns).cast<float>() == want.dw);
 }
 
-TEST_CASE("a weight in another layout is read, but has no gradient of its own") {
+TEST_CASE("a weight that is stored column by column has its gradient so") {
+  const Want want;
   ColumnMajor layer;
   layer.kernel = ramp(outputs, columns, 1);
   Gradients gradients;
-  CHECK(gradient<float>(layer, gradients) == Want().dx);
-  CHECK(message_of([&] { gradient<float>(layer, gradients, {.weight = true}); }).find("layer_traits::weight") != std::string::npos);
-  CHECK(message_of([&] { gradient<float>(layer, gradients, {.bias = true}); }).find("layer_traits::bias") != std::string::npos);
+  CHECK(gradient<float>(layer, gradients) == want.dx);
   CHECK(gradients.empty());
-  layer.kernel.resize(columns, columns);  // of which only the order tells
-  CHECK(graft::detail::weight_memory(layer) == nullptr);
+  CHECK(gradient<float>(layer, gradients, {.weight = true}) == want.dx);
+  CHECK(gradients.at<float>(layer.kernel.data(), columns, outputs) == want.dw.transpose());
+  gradient<float>(layer, gradients, {.weight = true}, false);
+  CHECK(gradients.at<float>(layer.kernel.data(), columns, outputs) == 2 * want.dw.transpose());
+}
+
+TEST_CASE("what is computed, or lies in pieces, cannot be trained") {
+  ColumnMajor layer;
+  Gradients gradients;
+  CHECK(message_of([&] { gradient<float>(layer, gradients, {.bias = true}); }).find("layer_traits::bias") != std::string::npos);
+  const InPieces pieces{ramp(outputs, columns + 1, 1)};
+  CHECK(message_of([&] { gradient<float>(pieces, gradients, {.weight = true}); }).find("layer_traits::weight") != std::string::npos);
+  CHECK(gradients.empty());
+  CHECK_FALSE(gradient<float>(pieces, gradients).isZero(0));
 }
 
 TEST_CASE("traits that show no weight can know the gradient, else the error says what to add") {
   Gradients gradients;
   const std::string message = message_of([&] { gradient<float>(Silent(), gradients); });
   CHECK(message.find("Silent") != std::string::npos);
-  CHECK(message.find("vjp(layer, dy, x, row, dx)") != std::string::npos);
+  CHECK(message.find("const Shape& row, Out<T> dx)") != std::string::npos);
   CHECK(gradient<float>(Silent(), gradients, {}, false).isZero(0));  // nobody asks
   const Knowing layer;
   CHECK(gradient<float>(layer, gradients) == Matrix<>::Constant(2, row.size(), 2));

@@ -7,33 +7,9 @@
 #include "../core/type_name.hpp"
 #include "base_weight.hpp"
 #include "conv_vjp.hpp"
+#include "user_layer_vjp.hpp"
 
 namespace graft::detail {
-
-/// Where a layer keeps its weight, if row after row in torch's layout: what its gradient is known by. Null where it is
-/// computed, stored otherwise or not shown.
-template <class L>
-[[nodiscard]] const void* weight_memory(const L& layer) {
-  if constexpr (has_weight<const L>) {
-    decltype(auto) weight = weight_of(layer);
-    using View = std::remove_cvref_t<decltype(weight)>;
-    if constexpr (requires { weight.data(); weight.outerStride(); } && is_lasting_view<decltype(weight_of(layer))>)
-      if (View::IsRowMajor && weight.innerStride() == 1 && weight.outerStride() == weight.cols()) return weight.data();
-  }
-  return nullptr;
-}
-/// The same of its bias.
-template <class L>
-[[nodiscard]] const void* bias_memory(const L& layer) {
-  const void* memory = nullptr;
-  if constexpr (has_bias_access<const L>) {
-    if constexpr (is_lasting_view<decltype(bias_of(layer))>)
-      with_bias(layer, [&](const auto& bias) {
-        if constexpr (requires { bias.data(); }) memory = bias.innerStride() == 1 ? bias.data() : nullptr;
-      });
-  }
-  return memory;
-}
 
 /// A layer whose traits know its gradient: `vjp(layer, dy, x, row, dx)` adds to dx.
 template <class L, class T>
@@ -62,8 +38,26 @@ void conv_backward_through(const BaseWeight<T>& weight, const kernels::ConvGeome
 }
 
 template <class L>
-[[noreturn]] void no_conv_gradient(const std::string& of, const std::string& why, const std::string& fix) {
-  fail<TrainingError>("the " + of + " of a " + std::string(type_name<L>()) + " has no gradient", why, fix);
+[[noreturn]] void no_conv_backward() {
+  fail<TrainingError>("nobody knows the gradient of a " + std::string(type_name<L>()) + " by its input",
+                      "its layer_traits have neither a vjp nor a weight",
+                      "add weight(layer), (out, in/groups · kernel…), or static void vjp(const L& layer, const In<T>& dy, const In<T>& x, "
+                      "const Shape& row, Out<T> dx), which adds to dx");
+}
+
+/// The gradients of a weight and a bias, where they lie as the layer stores them. Null data: unwanted.
+template <class T>
+void conv_backward_stored(const kernels::ConvGeometry& geometry, const StoredValues& weight, const StoredValues& bias,
+                          Gradients& gradients, const In<T>& dy, const In<T>& x, Workspace* workspace) {
+  if (!weight.data && !bias.data) return;
+  const Index out = geometry.out, k = geometry.weight_columns();
+  T* const db = bias.data ? gradients.at<T>(bias.data, 1, bias.cols).data() : nullptr;
+  T* const dw = weight.data ? gradients.at<T>(weight.data, weight.rows, weight.cols).data() : nullptr;
+  if (!weight.is_turned) return conv_backward_parameters<T>(geometry, dy, x, dw, db, workspace);
+  const Scratch<T> upright(workspace, out * k);
+  std::fill_n(upright.data(), out * k, T(0));
+  conv_backward_parameters<T>(geometry, dy, x, upright.data(), db, workspace);
+  graft::out<T>(dw, k, out) += graft::in<T>(upright.data(), out, k).transpose();
 }
 }  // namespace graft::detail
 
@@ -73,7 +67,8 @@ namespace graft {
 /// that are `trained` or that the layer itself marks so, are added to. dx.data() null: nobody wants it.
 ///
 /// graft's own layers know theirs. Of others `layer_traits<L>::vjp(layer, dy, x, row, dx)` adds to dx, or else the weight
-/// that the traits show does.
+/// that the traits show does. Such a weight can be trained where it lies in one piece: its gradient is known by where it begins
+/// and has the layout that the layer stores, (in/groups · kernel…, out) for a column-major (out, in/groups · kernel…).
 /// @throws TrainingError, before anything is added, where the traits show too little.
 template <class L, class T>
 void conv_vjp(const L& layer, const BatchView& batch, Gradients& gradients, const In<T>& dy, [[maybe_unused]] const In<T>& y,
@@ -86,29 +81,20 @@ void conv_vjp(const L& layer, const BatchView& batch, Gradients& gradients, cons
     op.template vjp<T>(batch, gradients, dy, x, row, dx);
   } else {
     const kernels::ConvGeometry geometry = detail::conv_geometry(detail::facts_of(layer).conv, row);
-    const BaseWeight<T> weight = detail::base_weight_of(layer);
-    const void* const weight_at = trained.weight ? detail::weight_memory(layer) : nullptr;
-    const void* const bias_at = trained.bias ? detail::bias_memory(layer) : nullptr;
-    if (trained.weight && !weight_at)
-      detail::no_conv_gradient<L>("weight", "a gradient is found by the memory of its parameter, row after row in torch's layout",
-                                  "let layer_traits::weight(layer) return a row-major Eigen::Map or a reference, (out, in/groups · kernel…)");
-    if (trained.bias && !bias_at && weight.has_bias())
-      detail::no_conv_gradient<L>("bias", "a gradient is found by the memory of its parameter",
-                                  "let layer_traits::bias(layer) return a reference to a vector, a pointer to one or an Eigen::Map");
+    const detail::StoredValues none, weight = trained.weight ? detail::stored_weight(layer) : none,
+                                     bias = trained.bias ? detail::stored_bias(layer) : none;
+    if (trained.weight && !weight.data) detail::cannot_train<L>("weight");
+    if (trained.bias && !bias.data && detail::has_bias_now(layer)) detail::cannot_train<L>("bias");
     if (dx.data()) {
       if constexpr (detail::HasOwnConvVjp<L, T>) {
         traits::vjp(layer, dy, x, row, dx);
       } else {
-        if (!weight.is_readable())
-          detail::no_conv_gradient<L>("input", "its layer_traits neither show its weight nor know its gradient",
-                                      "add weight(layer), (out, in/groups · kernel…), or vjp(layer, dy, x, row, dx), which adds to dx");
-        detail::conv_backward_through<T>(weight, geometry, dy, dx, batch.workspace);
+        const BaseWeight<T> base = detail::base_weight_of(layer);
+        if (!base.is_readable()) detail::no_conv_backward<L>();
+        detail::conv_backward_through<T>(base, geometry, dy, dx, batch.workspace);
       }
     }
-    if (!weight_at && !bias_at) return;
-    T* const dw = weight_at ? gradients.at<T>(weight_at, geometry.out, geometry.weight_columns()).data() : nullptr;
-    T* const db = bias_at ? gradients.at<T>(bias_at, 1, geometry.out).data() : nullptr;
-    detail::conv_backward_parameters<T>(geometry, dy, x, dw, db, batch.workspace);
+    detail::conv_backward_stored<T>(geometry, weight, bias, gradients, dy, x, batch.workspace);
   }
 }
 
