@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "../modules/conv_layer_vjp.hpp"
+#include "../modules/embedding_vjp.hpp"
 #include "../modules/layer_vjp.hpp"
 #include "../tensor/gradients.hpp"
 #include "site_steps.hpp"
@@ -29,6 +30,7 @@ void base_vjp(const L& layer, Trained trained, const SiteInput<T>& x, const In<T
   if constexpr (kind == LayerKind::conv) conv_vjp(layer, batch, gradients, dy, dy, x.rows, x.row_shape, dx, trained);
   else if constexpr (kind == LayerKind::parameter) expert_vjp(layer, x.experts, batch, gradients, dy, dy, x.rows, dx, trained);
   else if constexpr (kind != LayerKind::embedding) linear_vjp(layer, batch, gradients, dy, dy, x.rows, dx, trained);
+  else if (trained.weight) embedding_vjp(layer, x.ids, batch, gradients, dy);
 }
 
 /// Where the gradient of a layer's own bias is added, (out): null where there is none, or where it is neither marked nor

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <algorithm>
-
 #include "../modules/layer_traits.hpp"
 #include "../tensor/ids.hpp"
 #include "../tensor/workspace.hpp"
@@ -15,7 +13,7 @@ class LookUps {
   LookUps(const Ids& ids, const LayerFacts& facts, Workspace* workspace)
       : ids_(ids), padding_(facts.padding_idx.value_or(-1)), counts_(workspace, facts.scale_grad_by_freq ? facts.in : 0) {
     if (!counts_.data()) return;
-    std::fill_n(counts_.data(), facts.in, Index(0));
+    for (Index i = 0; i < ids.size(); ++i) counts_.data()[ids[i]] = 0;
     for (Index i = 0; i < ids.size(); ++i) ++counts_.data()[ids[i]];
   }
   [[nodiscard]] double factor(Index row) const {
