@@ -117,8 +117,10 @@ struct Probe {
   }
   void backward(bool wants_dx = true) {
     const Matrix<T> y = forward();
-    dy.resize(y.rows(), y.cols());
-    awkward::fill(dy, 77);
+    if (dy.rows() != y.rows() || dy.cols() != y.cols()) {
+      dy.resize(y.rows(), y.cols());
+      awkward::fill(dy, 77);
+    }
     Matrix<T> written = dy;
     dx.setZero(x.rows.rows(), x.rows.cols());
     gradients.clear();
@@ -136,7 +138,7 @@ struct Probe {
       for (const graft::AdapterParameter& parameter : state->parameters()) parameter.data->set_viewed();
     std::vector<Values<T>> all;
     for (const auto& [key, view] : graft::get_peft_model_state_dict(net, name)) {
-      if (key.find("site") == std::string::npos) continue;
+      if (key.starts_with("other")) continue;
       T* const data = reinterpret_cast<T*>(const_cast<std::byte*>(view.data));
       const graft::Shape shape(view.shape);
       graft::ParameterData named(view.dtype, shape);
@@ -201,6 +203,55 @@ void hold_norms(Probe<Case>& probe, const std::string& name, double weight = 1) 
     for (std::size_t o = 0; o < now.size(); ++o) magnitude[o] *= now[o] / last[o];
     last = now;
   };
+}
+
+/// Layers that no other test has: a norm of two heads, a stack of weights, a table without options.
+template <class T>
+struct NormCase {
+  using Scalar = T;
+  using Layer = graft::LayerNorm<T>;
+  static Layer make() {
+    Layer layer(7);
+    awkward::fill<T>(layer.weight.untyped(), 1);
+    awkward::fill<T>(layer.bias.untyped(), 2);
+    return layer;
+  }
+  static auto input(Index n) { return awkward::rows<T>(n, 14); }
+};
+template <class T, template <class...> class Weight = graft::Parameter>
+struct StackCase {
+  using Scalar = T;
+  using Layer = Weight<T>;
+  static Layer make() {
+    constexpr bool transposed = std::is_same_v<Layer, graft::TransposedParameter<T>>;
+    Layer layer(transposed ? graft::Shape{3, 13, 7} : graft::Shape{3, 7, 13});
+    awkward::fill<T>(layer.untyped(), 1);
+    return layer;
+  }
+  static auto input(Index n) { return awkward::rows<T>(n, 13); }
+};
+template <class T>
+struct PlainEmbeddingCase : awkward::LookupCase<T> {
+  using Layer = graft::Embedding<T>;
+  static Layer make() {
+    Layer layer(13, 7);
+    awkward::fill<T>(layer.weight.untyped(), 6);
+    return layer;
+  }
+};
+
+/// A second adapter of a model may train no biases.
+template <class Config>
+Config without_biases(Config config) {
+  if constexpr (requires { config.bias; }) config.bias = graft::Bias::none;
+  return config;
+}
+/// One adapter of a method of laws.hpp at a site: all of its gradients.
+template <class Case, template <class> class Method>
+void check_method() {
+  Probe<Case> probe;
+  trained::inject(Method<Case>::config(), probe.net, "a");
+  probe.check_all({"a"});
 }
 
 }  // namespace site_gradients

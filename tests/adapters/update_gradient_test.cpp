@@ -1,0 +1,45 @@
+#include <graft/adapters/update_gradient.hpp>
+
+#include <doctest/doctest.h>
+
+#include <graft/modules/linear.hpp>
+
+using graft::Index;
+using graft::Matrix;
+
+TEST_CASE("a parameter that wants no gradient, or has no numbers, has no place for one") {
+  graft::Gradients gradients;
+  graft::ParameterData wanted(graft::Dtype::f64, {2, 3}), frozen = wanted, empty(graft::Dtype::f64, {0, 3});
+  for (graft::ParameterData* parameter : {&wanted, &frozen, &empty}) parameter->allocate();
+  wanted.set_requires_grad(true);
+  empty.set_requires_grad(true);
+  CHECK(graft::detail::gradient_of<double>(frozen, gradients) == nullptr);
+  CHECK(graft::detail::gradient_of<double>(empty, gradients) == nullptr);
+  CHECK(gradients.empty());
+  double* const place = graft::detail::gradient_of<double>(wanted, gradients);
+  REQUIRE(place);
+  place[4] = 7;
+  CHECK((*gradients.find_at<double>(wanted))(1, 1) == 7);
+}
+TEST_CASE("sums over rows and positions, of channels that lie in one piece or repeat") {
+  Matrix<double> memory = Matrix<double>::Constant(2, 9, 1000);
+  memory.leftCols(6) << 1, 2, 3, 4, 5, 6, 10, 20, 30, 40, 50, 60;
+  const graft::In<double> g = graft::in<double>(memory.data(), 2, 6, 9);
+  std::vector<double> sums{1, 1, 1};
+  graft::detail::add_channel_sums<double>(g, 3, 2, sums.data());
+  CHECK(sums == std::vector<double>{1 + 2 * 33, 1 + 2 * 77, 1 + 2 * 121});
+  sums = {0, 0, 0};
+  graft::detail::add_channel_sums<double>(g, 3, -1, sums.data(), true);
+  CHECK(sums == std::vector<double>{-55, -77, -99});
+}
+TEST_CASE("a bias is taken out of every position of its channel") {
+  graft::Linear<double> layer(2, 3), without(2, 3, false);
+  layer.bias.view() << 1, 2, 3;
+  Matrix<double> y = Matrix<double>::Zero(2, 6);
+  graft::detail::subtract_bias<double>(graft::detail::base_weight_of(layer), 3, graft::out(y), nullptr);
+  Matrix<double> want(2, 6);
+  want << -1, -1, -2, -2, -3, -3, -1, -1, -2, -2, -3, -3;
+  CHECK(y == want);
+  graft::detail::subtract_bias<double>(graft::detail::base_weight_of(without), 3, graft::out(y), nullptr);
+  CHECK(y == want);
+}
