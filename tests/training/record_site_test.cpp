@@ -39,6 +39,9 @@ struct Decoder {
   GRAFT_MODULE(embed_tokens, layers, norm)
 };
 
+static_assert(Trainable<Block, Var<double>> && Trainable<Decoder, RecordedTokens>);
+static_assert(!Trainable<KvCache<double>, Var<double>>);
+
 const std::vector<int> ids{3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 12, 0, 11};
 
 double loss_of_logits(const Matrix<double>& logits, const std::vector<int>& targets) {

@@ -53,6 +53,13 @@ template <class T>
   return x;
 }
 
+/// Whether a model, called with recorded values of that kind, answers recorded ones. An op without a vjp on the way is an error
+/// of the compiler and no answer.
+template <class M, class X = Var<>>
+concept Trainable = requires(const M& model, const X& x) {
+  { model(x) } -> Recorded;
+};
+
 /// Token ids on a tape: the input of an embedding.
 class RecordedTokens {
  public:
