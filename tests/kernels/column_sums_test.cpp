@@ -9,7 +9,7 @@ namespace kernels = graft::kernels;
 
 TEST_CASE_TEMPLATE("column sums are added, at every size", T, float, double) {
   for (const Index n : {Index(1), Index(7), Index(31), Index(33), Index(97)})
-    for (const Index cols : awkward) {
+    for (const Index cols : {Index(1), Index(3), Index(7), Index(13), Index(33), Index(97), Index(131), Index(259)}) {
       CAPTURE(n);
       CAPTURE(cols);
       const Matrix<T> x(n, cols, 1);

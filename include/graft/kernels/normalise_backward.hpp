@@ -5,8 +5,8 @@
 
 namespace graft::kernels {
 
-// So many rows' means and factors are kept at a time.
-inline constexpr std::ptrdiff_t norm_backward_rows = 512;
+// So many rows at a time: they are in cache when their products are summed, and scratch is bounded.
+inline constexpr std::ptrdiff_t norm_backward_rows = 64;
 
 /// The number of T that norm_backward needs as scratch: bounded in n.
 [[nodiscard]] constexpr std::ptrdiff_t norm_backward_scratch(std::ptrdiff_t n) { return 2 * (n < norm_backward_rows ? n : norm_backward_rows); }
