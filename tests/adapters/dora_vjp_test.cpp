@@ -24,7 +24,8 @@ struct ImageCase {
 const std::vector<int> recorded_ids{3, 8, 0, 8, 12};
 template <class Case>
 void dora_has_gradients(double weight = 1) {
-  Probe<Case> probe = with_method<Case, laws::DoraMethod>();
+  Probe<Case> probe;
+  trained::inject(laws::DoraMethod<Case>::config(), probe.net, "a");
   trained::inject(without_biases(laws::LoraMethod<Case>::config()), probe.net, "plain", 31, false);
   // what adapters before have added is scaled too, what those behind add is not
   probe.rows = {{5, graft::select(probe.net, {{"plain"}, {"a", weight}})}};

@@ -259,6 +259,28 @@ TEST_CASE("with dropout DoRA computes its base part over what is left, and initi
     CHECK(results::same_values(probe.forward(), y));
   }
 }
+TEST_CASE("the layer's own weight and bias have their gradients under DoRA, with dropout and without") {
+  for (const double p : {0.0, 0.4}) {
+    Probe<LinearCase> probe;
+    graft::LoraConfig config = without_biases(laws::DoraMethod<LinearCase>::config());
+    config.lora_dropout = p;
+    trained::inject(config, probe.net, "a");
+    probe.dropout = {true, 2, 9};
+    graft::Linear<double>& layer = *probe.net.inner.site.operator->();
+    layer.weight.set_requires_grad(true);
+    layer.bias.set_requires_grad(true);
+    site_gradients::hold_norms(probe, "a");
+    probe.settle = [&layer, held = probe.settle] {
+      layer.weight.untyped().touch();  // norms are kept until it is written
+      held();
+    };
+    probe.backward(false);
+    for (graft::Parameter<double>* own : {&layer.weight, &layer.bias}) {
+      double* const data = own->data();
+      probe.check({"own", data, own->size(), probe.gradients.of(*own).data()});
+    }
+  }
+}
 TEST_CASE("a dropout of 1 leaves nothing of the input, and the result is finite") {
   Probe<LinearCase> probe;
   trained::inject(graft::LoraConfig{.r = 3, .lora_dropout = 1, .target_modules = {"site"}}, probe.net, "a");

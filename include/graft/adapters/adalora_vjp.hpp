@@ -22,8 +22,9 @@ void AdaLora::State<T>::update_vjp(const UpdateGradient<T>& to) const {
   const Index n = x.rows.rows(), in = x.rows.cols(), out = to.g.cols(), stride = x.rows.outerStride();
   if (facts_.kind == LayerKind::linear) {
     const Scratch<T> scratch(to.workspace, kernels::low_rank_backward_scratch<T>(n, in, out, r_));
-    kernels::low_rank_backward<T>(n, in, out, r_, x.rows.data(), stride, a.data(), b.data(), e.data(), kappa, to.g.data(), to.g.outerStride(),
-                                  nullptr, {d_a, d_b, d_e, const_cast<T*>(dx.data()), dx.outerStride()}, scratch.data());
+    const kernels::LowRankGradients<T> gradients{d_a, d_b, d_e, const_cast<T*>(dx.data()), dx.outerStride()};
+    kernels::low_rank_backward<T>(n, in, out, r_, x.rows.data(), stride, a.data(), b.data(), e.data(), kappa, to.g.data(),
+                                  to.g.outerStride(), nullptr, gradients, scratch.data());
     return;
   }
   kernels::ConvGeometry geometry = detail::conv_geometry(facts_.conv, x.row_shape);

@@ -8,8 +8,8 @@ namespace graft::detail {
 
 template <class T>
 template <class>
-void Dora<T>::slopes(const BaseWeight<T>& base, const ParameterData& a, const ParameterData& b, double own, double weight, T* to,
-                     Workspace* workspace) const {
+void Dora<T>::slopes(const BaseWeight<T>& base, const ParameterData& a, const ParameterData& b, double own, double weight,
+                     T* to, Workspace* workspace) const {
   const auto write = [&](const kernels::NormParts& parts) {
     for (Index o = 0; o < out_; ++o) {
       const T norm = T(kernels::norm_at(parts, o, own * weight));

@@ -107,7 +107,8 @@ struct LoraVjp {
   void add_own(const SiteInput<T>& x, Out<T> y) const {
     if (state.facts_.kind == LayerKind::conv) return state.update_conv(x, y, scale(), workspace);
     const Values<T> a(state.a_, workspace), b(state.b_, workspace), beta(state.beta_, workspace);
-    const kernels::LowRankTerm<T> term{state.r_, a.data(), nullptr, nullptr, scale(), beta.data(), b.data() + base.first_row() * state.r_};
+    const T* const first_b = b.data() + base.first_row() * state.r_;
+    const kernels::LowRankTerm<T> term{state.r_, a.data(), nullptr, nullptr, scale(), beta.data(), first_b};
     add_terms<T>(std::span(&term, 1), x.rows, nullptr, y, workspace);
   }
   void own(const SiteInput<T>& x, const In<T>& g, Out<T> dx, Gradients& gradients) const {
@@ -118,15 +119,15 @@ struct LoraVjp {
   void linear(const In<T>& x, const In<T>& g, Out<T> dx, Gradients& gradients) const {
     const Index n = x.rows(), in = x.cols(), count = g.cols(), r = state.r_, first = base.first_row();
     T* const d_b = gradient_of<T>(state.b_, gradients);
-    const kernels::LowRankGradients<T> to{gradient_of<T>(state.a_, gradients), d_b ? d_b + first * r : nullptr, nullptr, dx.data(),
-                                          dx.outerStride()};
-    if (state.has_beta_)
-      if (T* const d_beta = gradient_of<T>(state.beta_, gradients)) add_channel_sums<T>(g, count, double(scale()), d_beta + first);
+    const kernels::LowRankGradients<T> to{.dA = gradient_of<T>(state.a_, gradients), .dB = d_b ? d_b + first * r : nullptr,
+                                          .dx = dx.data(), .lddx = dx.outerStride()};
+    T* const d_beta = state.has_beta_ ? gradient_of<T>(state.beta_, gradients) : nullptr;
+    if (d_beta) add_channel_sums<T>(g, count, double(scale()), d_beta + first);
     if (!to.dA && !to.dB && !to.dx) return;
     const Values<T> a(state.a_, workspace), b(state.b_, workspace);
     const Scratch<T> scratch(workspace, kernels::low_rank_backward_scratch<T>(n, in, count, r));
-    kernels::low_rank_backward<T>(n, in, count, r, x.data(), x.outerStride(), a.data(), b.data() + first * r, nullptr, scale(), g.data(),
-                                  g.outerStride(), nullptr, to, scratch.data());
+    kernels::low_rank_backward<T>(n, in, count, r, x.data(), x.outerStride(), a.data(), b.data() + first * r, nullptr, scale(),
+                                  g.data(), g.outerStride(), nullptr, to, scratch.data());
   }
 
   /// torch scales long columns of A down before it looks them up, as if they had always been as short: their gradient does
@@ -141,7 +142,8 @@ struct LoraVjp {
     const Values<T> b(state.b_, workspace);
     const Scratch<T> scratch(workspace, kernels::low_rank_embedding_backward_scratch<T>(n, out(), r));
     if (!facts.max_norm && !facts.scale_grad_by_freq && !is_narrow<T>(state.a_)) {
-      kernels::low_rank_embedding_backward<T>(n, [&](Index i) { return ids[i]; }, num, r, out(), state.data(state.a_), b.data(), factor, g.data(),
+      const auto id_of = [&](Index i) { return ids[i]; };
+      kernels::low_rank_embedding_backward<T>(n, id_of, num, r, out(), state.data(state.a_), b.data(), factor, g.data(),
                                               g.outerStride(), to, scratch.data(), facts.padding_idx.value_or(-1));
       return;
     }
@@ -149,12 +151,13 @@ struct LoraVjp {
     T *const seen = columns.data(), *const d_seen = seen + n * r, *const column = d_seen + n * r;
     std::fill_n(d_seen, n * r, T(0));
     for (Index i = 0; i < n; ++i) {
-      for (Index k = 0; k < r; ++k) column[k] = element_as<T>(state.a_.dtype(), state.a_.data(), std::size_t(k * num + ids[i]));
+      for (Index k = 0; k < r; ++k)
+        column[k] = element_as<T>(state.a_.dtype(), state.a_.data(), std::size_t(k * num + ids[i]));
       const T shortened = facts.max_norm ? state.renorm_factor(column) : T(1);
       for (Index k = 0; k < r; ++k) seen[k * n + i] = shortened * column[k];
     }
-    kernels::low_rank_embedding_backward<T>(n, [](Index i) { return i; }, n, r, out(), seen, b.data(), factor, g.data(), g.outerStride(),
-                                            {d_a ? d_seen : nullptr, to.dB}, scratch.data());
+    kernels::low_rank_embedding_backward<T>(n, [](Index i) { return i; }, n, r, out(), seen, b.data(), factor, g.data(),
+                                            g.outerStride(), {d_a ? d_seen : nullptr, to.dB}, scratch.data());
     if (!d_a) return;
     const LookUps looked_up(ids, facts, workspace);
     for (Index i = 0; i < n; ++i)
@@ -168,23 +171,26 @@ struct LoraVjp {
     const Scratch<T> scratch(workspace, kernels::low_rank_conv_backward_scratch(geometry, state.r_));
     for (Index i = 0; i < x.rows.rows(); ++i) {
       to.dx = dx.data() ? dx.data() + i * dx.outerStride() : nullptr;
-      kernels::low_rank_conv_backward<T>(geometry, state.r_, x.rows.data() + i * x.rows.outerStride(), a.data(), b.data(), nullptr, scale(),
-                                         g.data() + i * g.outerStride(), to, scratch.data());
+      kernels::low_rank_conv_backward<T>(geometry, state.r_, x.rows.data() + i * x.rows.outerStride(), a.data(), b.data(), nullptr,
+                                         scale(), g.data() + i * g.outerStride(), to, scratch.data());
     }
   }
 
   // the initial factors' term; only linear layers have one
   void add_initial(const SiteInput<T>& x, Out<T> y) const {
     if (!state.initial_) return;
-    const kernels::LowRankTerm<T> term{state.r_, state.data(state.initial_->a), nullptr, nullptr, -scale(), nullptr, state.data(state.initial_->b)};
+    const T *const a = state.data(state.initial_->a), *const b = state.data(state.initial_->b);
+    const kernels::LowRankTerm<T> term{state.r_, a, nullptr, nullptr, -scale(), nullptr, b};
     add_terms<T>(std::span(&term, 1), x.rows, nullptr, y, workspace);
   }
   void initial(const In<T>& g, Out<T> dx) const {
     if (!state.initial_ || !dx.data()) return;
     const Index n = g.rows(), in = dx.cols(), count = g.cols(), r = state.r_;
     const Scratch<T> scratch(workspace, kernels::low_rank_backward_scratch<T>(n, in, count, r));
-    kernels::low_rank_backward<T>(n, in, count, r, nullptr, 0, state.data(state.initial_->a), state.data(state.initial_->b), nullptr, -scale(),
-                                  g.data(), g.outerStride(), nullptr, {.dx = dx.data(), .lddx = dx.outerStride()}, scratch.data());
+    const T *const a = state.data(state.initial_->a), *const b = state.data(state.initial_->b);
+    const kernels::LowRankGradients<T> to{.dx = dx.data(), .lddx = dx.outerStride()};
+    kernels::low_rank_backward<T>(n, in, count, r, nullptr, 0, a, b, nullptr, -scale(), g.data(), g.outerStride(), nullptr, to,
+                                  scratch.data());
   }
 };
 

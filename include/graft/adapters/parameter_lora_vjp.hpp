@@ -30,13 +30,16 @@ void ParameterLora<T>::update_vjp(const UpdateGradient<T>& to) const {
     std::fill_n(d_down, 2 * turned, T(0));
     T* const wants_down = a_meets_x_ ? d_a : d_b;
     T* const wants_up = a_meets_x_ ? d_b : d_a;
-    kernels::low_rank_backward<T>(n, in, out, r_, x.data(), x.outerStride(), a_meets_x_ ? own.a() : own.b(), up, nullptr, scale, g.data(),
-                                  g.outerStride(), nullptr,
-                                  {wants_down ? d_down : nullptr, wants_up ? d_up : nullptr, nullptr, dx.data(), dx.outerStride()}, scratch);
+    const kernels::LowRankGradients<T> gradients{wants_down ? d_down : nullptr, wants_up ? d_up : nullptr, nullptr, dx.data(),
+                                                 dx.outerStride()};
+    kernels::low_rank_backward<T>(n, in, out, r_, x.data(), x.outerStride(), a_meets_x_ ? own.a() : own.b(), up, nullptr, scale,
+                                  g.data(), g.outerStride(), nullptr, gradients, scratch);
     // A's rows of an expert lie together, as (r, span) in D and as (span, r) in U; B's columns are ρ · experts + e
     for (Index k = 0; k < r_; ++k) {
-      for (Index i = 0; d_a && i < a_span; ++i) d_a[(e * r_ + k) * a_span + i] += a_meets_x_ ? d_down[k * a_span + i] : d_up[i * r_ + k];
-      for (Index i = 0; d_b && i < b_span; ++i) d_b[i * columns + k * experts_ + e] += a_meets_x_ ? d_up[i * r_ + k] : d_down[k * b_span + i];
+      for (Index i = 0; d_a && i < a_span; ++i)
+        d_a[(e * r_ + k) * a_span + i] += a_meets_x_ ? d_down[k * a_span + i] : d_up[i * r_ + k];
+      for (Index i = 0; d_b && i < b_span; ++i)
+        d_b[i * columns + k * experts_ + e] += a_meets_x_ ? d_up[i * r_ + k] : d_down[k * b_span + i];
     }
   };
   const In<T> x = to.x.rows, g = graft::in<T>(to.g);
@@ -48,10 +51,11 @@ void ParameterLora<T>::update_vjp(const UpdateGradient<T>& to) const {
   copy_rows(x, graft::out<T>(memory.data(), n, in, in + out));
   copy_rows(g, graft::out<T>(memory.data() + in, n, out, in + out));
   const Out<T> dx = to.dx.data() ? to.dx : graft::out<T>(memory.data(), n, 0, 0);
-  for_each_expert(to.x.experts, facts_.stack.experts, graft::in<T>(both), dx, true, to.workspace, [&](Index e, const In<T>& rows, Out<T> d_rows) {
+  const auto of_rows = [&](Index e, const In<T>& rows, Out<T> d_rows) {
     of_expert(e, graft::in<T>(rows.data(), rows.rows(), in, rows.outerStride()),
               graft::in<T>(rows.data() + in, rows.rows(), out, rows.outerStride()), to.dx.data() ? d_rows : to.dx);
-  });
+  };
+  for_each_expert(to.x.experts, facts_.stack.experts, graft::in<T>(both), dx, true, to.workspace, of_rows);
 }
 
 /// Of a table (num, dim): y[i] += s · B[ids[i]]·A.

@@ -15,7 +15,9 @@ struct KeptResults {
   T* memory = nullptr;
   Index rows = 0, cols = 0;
 
-  [[nodiscard]] Out<T> at(Index slot, Index first, Index count) const { return out<T>(memory + (slot * rows + first) * cols, count, cols); }
+  [[nodiscard]] Out<T> at(Index slot, Index first, Index count) const {
+    return out<T>(memory + (slot * rows + first) * cols, count, cols);
+  }
 };
 
 /// The steps after the base product as training takes them, one by one: updates see what dropout left of their input, and the
@@ -44,6 +46,8 @@ class RecordedSteps {
         with_dropped(here, one, x, first, false, [&](const DroppedInput<T>& dropped) {
           States::update_dropped(one, x, dropped, y, base, workspace_);
         });
+      } else if constexpr (traits_of<L>::kind == LayerKind::linear) {
+        update_in_pieces<T>(state_of(one), x, y, one.weight, base, workspace_);
       } else {
         state_of(one).update(x, y, one.weight, base, workspace_);
       }
@@ -85,7 +89,8 @@ class RecordedSteps {
 
   /// Calls f(what an update saw), with room for gradients where somebody wants those by its input.
   template <class F>
-  void with_dropped(std::span<const Selected> here, const Selected& one, const SiteInput<T>& x, Index first, bool wants_dx, const F& f) const {
+  void with_dropped(std::span<const Selected> here, const Selected& one, const SiteInput<T>& x, Index first, bool wants_dx,
+                    const F& f) const {
     const Index n = x.rows.rows(), in_width = x.rows.cols(), size = x.rows.size();
     const Scratch<T> memory(workspace_, (wants_dx ? 2 : 1) * size);
     Out<T> rows = out<T>(memory.data(), n, in_width);

@@ -25,7 +25,8 @@ class SiteBackward {
 
   void run(const SiteInput<T>& x, Out<T> dy, Out<T> dx) {
     Index most = 0;
-    selected_.for_each_selection([&](const Segment&, std::span<const Selected> here) { most = std::max(most, steps_.count(here)); });
+    selected_.for_each_selection(
+        [&](const Segment&, std::span<const Selected> here) { most = std::max(most, steps_.count(here)); });
     const Scratch<T> kept(workspace(), most * dy.size());
     if (most > 0) {
       steps_ = steps_.keeping({kept.data(), dy.rows(), dy.cols()});
@@ -46,7 +47,8 @@ class SiteBackward {
 
  private:
   /// Rows of one selection. Whether the base's vjp was part of it; else g holds what it is to be given.
-  bool part_vjp(const Segment& part, std::span<const Selected> here, const SiteInput<T>& all_x, const Out<T>& dy, const Out<T>& all_dx) {
+  bool part_vjp(const Segment& part, std::span<const Selected> here, const SiteInput<T>& all_x, const Out<T>& dy,
+                const Out<T>& all_dx) {
     const SiteInput<T> x = all_x.part(part.begin, part.rows);
     const Out<T> g = rows_of(dy, part.begin, part.rows);
     const Out<T> dx = all_dx.data() ? rows_of(all_dx, part.begin, part.rows) : nowhere();
@@ -58,7 +60,8 @@ class SiteBackward {
       }
     if (!has_before) return rows_vjp(here, x, x, g, dx, dx, part.begin);
     with_input(here, ~0u, x, dx, before_trains, [&](const SiteInput<T>& seen, Out<T> d_seen) {
-      if (!rows_vjp(here, x, seen, g, dx, d_seen, part.begin)) base_vjp<L, T>(layer_, {}, seen, in<T>(g), d_seen, workspace(), gradients_);
+      if (!rows_vjp(here, x, seen, g, dx, d_seen, part.begin))
+        base_vjp<L, T>(layer_, {}, seen, in<T>(g), d_seen, workspace(), gradients_);
     });
     return true;
   }
@@ -177,8 +180,9 @@ class SiteBackward {
 
   /// Trained tokens, which stood in the place of rows of the layer; a head's bias was added to them too.
   template <class Layer>
-  void replaced_vjp([[maybe_unused]] std::span<const Selected> here, [[maybe_unused]] const Layer& layer, [[maybe_unused]] bool bias_trains,
-                    [[maybe_unused]] const SiteInput<T>& seen, [[maybe_unused]] Out<T> g, [[maybe_unused]] Out<T> d_seen) {
+  void replaced_vjp([[maybe_unused]] std::span<const Selected> here, [[maybe_unused]] const Layer& layer,
+                    [[maybe_unused]] bool bias_trains, [[maybe_unused]] const SiteInput<T>& seen, [[maybe_unused]] Out<T> g,
+                    [[maybe_unused]] Out<T> d_seen) {
     constexpr LayerKind kind = traits_of<L>::kind;
     if constexpr (kind == LayerKind::embedding || kind == LayerKind::linear)
       for (const Selected& one : here) {
@@ -211,12 +215,17 @@ class SiteBackward {
         States::update_vjp(one, to);
         continue;
       }
-      steps_.with_dropped(here, one, x, first, true, [&](const DroppedInput<T>& dropped) {
+      const Selected* const copied = copied_of(here);
+      const bool trains = copied ? copied->adapter->copy_trains : base_trains(layer_).weight;
+      steps_.with_dropped(here, one, x, first, dx.data() || trains, [&](const DroppedInput<T>& dropped) {
         to.dropped = &dropped;
         States::update_vjp(one, to);
         if (dropped.d_product.data())
           steps_.with_layer(here, [&](const auto& layer) {
-            base_vjp<L, T>(layer, {}, dropped.x, in<T>(dropped.d_product), dropped.dx, workspace(), gradients_);
+            base_vjp<L, T>(layer, {trains, false}, dropped.x, in<T>(dropped.d_product), dropped.dx, workspace(), gradients_);
+            // that product had no bias
+            if (T* const own = bias_gradient<T>(layer, false, gradients_))
+              add_channel_sums<T>(in<T>(dropped.d_product), facts_of(layer_).out, -1, own);
           });
         if (dx.data()) steps_.mask_of(one).template add_gradient<T>(in<T>(dropped.dx), first, dx);
       });
@@ -230,8 +239,8 @@ class SiteBackward {
       for (end = i + 1; end < segments.size() && is_done[end] == is_done[i];) ++end;
       if (is_done[i]) continue;
       const Index begin = segments[i].begin, rows = segments[end - 1].begin + segments[end - 1].rows - begin;
-      base_vjp<L, T>(layer_, {}, x.part(begin, rows), in<T>(rows_of(dy, begin, rows)), dx.data() ? rows_of(dx, begin, rows) : nowhere(),
-                     workspace(), gradients_);
+      base_vjp<L, T>(layer_, {}, x.part(begin, rows), in<T>(rows_of(dy, begin, rows)),
+                     dx.data() ? rows_of(dx, begin, rows) : nowhere(), workspace(), gradients_);
     }
   }
 

@@ -54,6 +54,7 @@ class SiteVjp {
 
   [[nodiscard]] const L& layer() const { return layer_; }
   void check(const BatchView& batch) const {
+    if constexpr (!States::has_others) return;
     const detail::SelectedAdapters selected(table_, batch);
     for (const detail::Selected& one : selected.all()) States::check(one, table_->path);
   }

@@ -28,7 +28,8 @@ struct StateVjp {
     visit(one, [&](const auto& state) {
       if constexpr (requires { state.wants_gradients(); }) wants = state.wants_gradients();
       else
-        for (const AdapterParameter& parameter : one.adapter->state->parameters()) wants = wants || parameter.data->requires_grad();
+        for (const AdapterParameter& parameter : one.adapter->state->parameters())
+          wants = wants || parameter.data->requires_grad();
     });
     return wants;
   }
@@ -75,13 +76,16 @@ struct StateVjp {
     });
   }
 
+  /// Whether the list has methods of the user's.
+  static constexpr bool has_others = !((std::same_as<As, Lora> || std::same_as<As, AdaLora> || std::same_as<As, Ia3>) && ...);
   /// @throws TrainingError for an adapter of the user's that has steps and not their gradients.
   static void check(const Selected& one, const std::string& path) {
     visit(one, [&](const auto& state) {
       if constexpr (!requires(const UpdateGradient<T>& to) { state.update_vjp(to); })
         if (state.has_update()) cannot_train(one, path, "an update", "void update_vjp(const graft::UpdateGradient<T>&) const");
       if constexpr (!requires(const FactorGradient<T>& to) { state.before_vjp(to); })
-        if (state.acts_before()) cannot_train(one, path, "a step before the layer", "void before_vjp(const graft::FactorGradient<T>&) const");
+        if (state.acts_before())
+          cannot_train(one, path, "a step before the layer", "void before_vjp(const graft::FactorGradient<T>&) const");
       if constexpr (!requires(const FactorGradient<T>& to) { state.after_vjp(to); })
         if (state.has_factors() && !state.acts_before())
           cannot_train(one, path, "a step after all updates", "void after_vjp(const graft::FactorGradient<T>&) const");
@@ -89,7 +93,8 @@ struct StateVjp {
   }
 
  private:
-  [[noreturn]] static void cannot_train(const Selected& one, const std::string& path, const std::string& what, const std::string& member) {
+  [[noreturn]] static void cannot_train(const Selected& one, const std::string& path, const std::string& what,
+                                        const std::string& member) {
     fail<TrainingError>("nobody knows the gradient of adapter '" + one.identity->name + "' at '" + path + "'",
                         "its State has " + what + " and not the gradient of that",
                         "add " + member + " to it (adapters/update_gradient.hpp), or do not record rows that select it");

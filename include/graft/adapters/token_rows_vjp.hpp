@@ -48,7 +48,8 @@ void replace_logits_vjp(const TokenRows& tokens, const In<T>& x, Out<T> g, Out<T
     kernels::transpose(n, count, logits, count, turned, n);
     kernels::product_nn<T, T>(count, in, n, turned, n, x.data(), x.outerStride(), none, d_rows, in, true);
   }
-  if (dx.data()) kernels::product_nn<T, T>(n, in, count, logits, count, tokens.row<T>(0), in, none, dx.data(), dx.outerStride(), true);
+  if (dx.data())
+    kernels::product_nn<T, T>(n, in, count, logits, count, tokens.row<T>(0), in, none, dx.data(), dx.outerStride(), true);
 }
 
 }  // namespace graft::detail
