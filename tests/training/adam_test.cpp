@@ -19,6 +19,20 @@ TEST_CASE("steps are those of torch.optim.Adam and AdamW") {
   check("adamw_amsgrad", graft::AdamWOptions{.lr = 0.02, .betas = {0.8, 0.7}, .weight_decay = 0.3, .amsgrad = true});
 }
 
+TEST_CASE("a mean that keeps nothing is the gradient, to the bit") {
+  recorded::TwoParameters parameters(graft::Dtype::f32);
+  Adam optimizer(parameters.list(), {.betas = {0, 0.9}});
+  graft::Gradients gradients;
+  for (int step = 0; step < 4; ++step) {
+    gradients.clear();
+    parameters.add_gradients<float>(gradients, step);
+    optimizer.step(gradients);
+  }
+  const graft::StateDict state = optimizer.state_dict();
+  const graft::Matrix<float>& gradient = *gradients.find_at<float>(parameters.weight);
+  for (graft::Index i = 0; i < 15; ++i) CHECK(float(recorded::at(state.at("exp_avg.a.weight"), i)) == gradient.data()[i]);
+}
+
 namespace {
 struct Net {
   graft::Adaptable<graft::Linear<double>> up{5, 7}, down{7, 3};

@@ -2,6 +2,10 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
 #include <graft/graft.hpp>
 #include <graft/io/safetensors.hpp>
 #include <graft/tensor/convert.hpp>
@@ -26,7 +30,12 @@ inline const graft::StateDict& file(const std::string& name) {
 }
 inline const graft::StateDict& optimizers() { return file("optimizers"); }
 
-inline double at(const graft::TensorView& view, Index i) { return graft::element_as<double>(view.dtype, view.data, std::size_t(i)); }
+inline double at(const graft::TensorView& view, Index i) {
+  if (view.dtype != graft::Dtype::i64) return graft::element_as<double>(view.dtype, view.data, std::size_t(i));
+  std::int64_t value;
+  std::memcpy(&value, view.data + std::size_t(i) * sizeof value, sizeof value);
+  return double(value);
+}
 
 /// Writes a tensor into a gradient, which begins at zero.
 template <class T>

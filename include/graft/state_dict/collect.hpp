@@ -9,6 +9,7 @@
 
 #include "../core/compile_once.hpp"
 #include "../core/on_demand.hpp"
+#include "kept_ranks.hpp"
 #include "second_names.hpp"
 
 namespace graft {
@@ -36,9 +37,10 @@ template <class = OnDemand>
 [[nodiscard]] StateDict adapter_state_dict(const ModelSites& model, std::string_view adapter_name) {
   const auto record = need_record(model, adapter_name);
   const AdapterParts parts = parts_of(model, *record);
+  const KeptRanks<> ranks(model, *record);
   StateDict state_dict, biases;
   for (const AdapterSlot& slot : adapter_slots(model, parts)) {
-    state_dict.insert(slot.key, slot.read());
+    state_dict.insert(slot.key, ranks.read(slot));
     if (slot.is_bias) biases.insert(slot.key, state_dict.at(slot.key));
   }
   const bool trains_all_biases = std::visit(
@@ -262,7 +264,7 @@ template <class M>
 }
 
 /// One adapter's tensors under bare keys: `linear.lora_A.weight`. Views, as in `state_dict`; meta parameters come
-/// out as meta. @throws AdapterError for an unknown adapter.
+/// out as meta. Of AdaLoRA without the ranks that training gave up (`rank_pattern`): copies. @throws AdapterError for an unknown adapter.
 template <class M>
 [[nodiscard]] StateDict get_peft_model_state_dict(const M& model, std::string_view adapter_name = "default") {
   return detail::adapter_state_dict(sites_of(model), adapter_name);
