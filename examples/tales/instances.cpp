@@ -2,3 +2,4 @@
 #define GRAFT_INSTANTIATE
 #include <graft/graft.hpp>
 #include <graft/io.hpp>
+#include <graft/train.hpp>

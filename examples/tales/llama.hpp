@@ -100,6 +100,7 @@ struct LlamaForCausalLM {
 
   explicit LlamaForCausalLM(const LlamaConfig& c) : model(c), lm_head(c.hidden_size, c.vocab_size, false) {}
 
+  [[nodiscard]] graft::Index vocab_size() const { return lm_head->weight.rows(); }
   /// Logits, (n, vocab_size).
   auto operator()(const auto& input_ids) const { return lm_head(model(input_ids)); }
   /// Logits of the last row of each sequence: all that generation needs.

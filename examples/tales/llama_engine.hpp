@@ -7,7 +7,7 @@
 
 #include "engine.hpp"
 #include "llama.hpp"
-#include "perplexity.hpp"
+#include "window_losses.hpp"
 
 namespace tales {
 
@@ -29,20 +29,7 @@ class LlamaEngine final : public Engine {
   std::vector<double> window_losses(std::span<const int> ids, std::size_t windows, const Use& use,
                                     unsigned threads,
                                     const std::function<void(std::size_t)>& advance) const override {
-    const graft::AdapterSelection selection = select(use);
-    std::vector<double> losses(windows);
-    share_out(windows, windows_per_batch(), threads, [&] {
-      return [&, batch = graft::Batch()](std::size_t first, std::size_t count) mutable {
-        batch.clear();
-        for (std::size_t i = 0; i < count; ++i) batch.add(graft::Index(window_length), selection);
-        const auto read = ids.subspan(first * window_length, count * window_length);
-        const auto expected = ids.subspan(first * window_length + 1, count * window_length);
-        const auto logits = model_(batch.input(read));
-        for (std::size_t i = 0; i < count; ++i) losses[first + i] = window_loss(logits, expected, i);
-        advance(count);
-      };
-    });
-    return losses;
+    return tales::window_losses(model_, ids, windows, select(use), threads, advance);
   }
 
   graft::Matrix<float> logits(std::span<const int> ids, const Use& use) const override {
@@ -98,20 +85,6 @@ class LlamaEngine final : public Engine {
   graft::AdapterSelection select(const Use& use) const {
     if (use.base_only) return graft::base_only();
     return use.adapter.empty() ? graft::AdapterSelection{} : graft::select(model_, {{use.adapter}});
-  }
-
-  // Eight, unless the logits of eight windows would take more than 64 MB.
-  std::size_t windows_per_batch() const {
-    const std::size_t one = window_length * std::size_t(config_.vocab_size) * sizeof(float);
-    return std::clamp<std::size_t>((std::size_t(64) << 20) / one, 1, 8);
-  }
-
-  static double window_loss(const auto& logits, std::span<const int> expected, std::size_t window) {
-    const auto values = logits.value();
-    double sum = 0;
-    for (std::size_t row = window * window_length; row < (window + 1) * window_length; ++row)
-      sum += token_loss({values.row(graft::Index(row)).data(), std::size_t(values.cols())}, expected[row]);
-    return sum;
   }
 
   LlamaConfig config_;

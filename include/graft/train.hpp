@@ -17,6 +17,8 @@
 #include "training/clip_grad_norm.hpp"
 #include "training/loss.hpp"
 #include "training/next_token_targets.hpp"
+#include "training/orthogonal_penalty.hpp"
+#include "training/rank_allocator.hpp"
 #include "training/record.hpp"
 #include "training/record_site.hpp"
 #include "training/schedule.hpp"

@@ -5,3 +5,4 @@
 #include <graft/io.hpp>
 #include <graft/state_dict/convert_to_lora.hpp>
 #include <graft/state_dict/eva.hpp>
+#include <graft/train.hpp>
