@@ -40,6 +40,11 @@ Linear<T, dense, Product> layer(Index in = 5, Index out = 7, bool trained = true
   made.bias.set_requires_grad(trained);
   return made;
 }
+/// A product of a host's, with something of its own.
+struct Times {
+  std::vector<double> factors;
+  void operator()(const In<double>& a, const In<double>& w, Out<double> y) const { y = factors.at(0) * (a * w.transpose()); }
+};
 template <class T>
 Matrix<double> wide(const Parameter<T>& parameter) {
   Matrix<double> values(parameter.rows(), parameter.cols());
@@ -181,6 +186,7 @@ TEST_CASE("linear() of a recorded value trains Parameters and keeps matrices") {
   };
   check(with_matrices(true), false, false);
   check(with_matrices(false), false, false);
+  check(linear(x, trained.weight, Times{{1}}), true, false);
   check(linear(x, Matrix<double>(frozen.weight.view())), false, false);
   check(linear(x, frozen.weight, Eigen::VectorXd(trained.bias.view().row(0))), false, false);
   CHECK_THROWS_AS((void)linear(x, frozen.weight, Eigen::VectorXd(3)), ShapeError);

@@ -9,7 +9,9 @@ namespace graft::kernels {
 inline constexpr std::ptrdiff_t norm_backward_rows = 64;
 
 /// The number of T that norm_backward needs as scratch: bounded in n.
-[[nodiscard]] constexpr std::ptrdiff_t norm_backward_scratch(std::ptrdiff_t n) { return 2 * (n < norm_backward_rows ? n : norm_backward_rows); }
+[[nodiscard]] constexpr std::ptrdiff_t norm_backward_scratch(std::ptrdiff_t n) {
+  return 2 * (n < norm_backward_rows ? n : norm_backward_rows);
+}
 
 }  // namespace graft::kernels
 

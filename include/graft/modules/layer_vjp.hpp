@@ -22,7 +22,8 @@ concept HasTrainedOp = requires(const L& layer) {
 };
 
 template <class T, class Op>
-void add_vjp(Op op, const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& y, const In<T>& x, Out<T> dx, Trained trained) {
+void add_vjp(Op op, const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& y, const In<T>& x, Out<T> dx,
+             Trained trained) {
   op.trained.weight = op.trained.weight || trained.weight;
   op.trained.bias = op.trained.bias || trained.bias;
   const Out<T> to[] = {dx};
@@ -73,8 +74,8 @@ template <class L>
 
 /// linear_vjp for a parameter whose rows have experts.
 template <class L, class T>
-void expert_vjp(const L& layer, const ExpertIds& experts, const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& y,
-                const In<T>& x, Out<T> dx, Trained trained) {
+void expert_vjp(const L& layer, const ExpertIds& experts, const BatchView& batch, Gradients& gradients, const In<T>& dy,
+                const In<T>& y, const In<T>& x, Out<T> dx, Trained trained) {
   detail::add_vjp<T>(detail::expert_op(layer, experts), batch, gradients, dy, y, x, dx, trained);
 }
 

@@ -102,7 +102,8 @@ template <class L>
   static_assert(View::IsRowMajor, "graft: a parameter is row-major");
   Trained trained;
   if constexpr (is_parameter<L>) trained.weight = layer.requires_grad();
-  return ops::ExpertLinear<std::remove_const_t<typename View::Scalar>>{weight.data(), weight.outerStride(), stack_of(layer), experts, trained};
+  using W = std::remove_const_t<typename View::Scalar>;
+  return ops::ExpertLinear<W>{weight.data(), weight.outerStride(), stack_of(layer), experts, trained};
 }
 template <class L, class T>
 void call_parameter(const L& layer, const In<T>& x, const ExpertIds& experts, Out<T> y, Workspace* workspace) {

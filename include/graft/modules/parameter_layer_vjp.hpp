@@ -10,7 +10,8 @@ namespace graft {
 namespace detail {
 /// dx += dy·Wᵉ, dwᵉ += dyᵀ·x for the rows of one expert; w and dw as they are stored, null where nobody wants them.
 template <class T, class W>
-void add_expert_vjp(bool transposed, const W* w, Index ld, T* dw, Index lddw, const In<T>& dy, const In<T>& x, Out<T> dx, Workspace* workspace) {
+void add_expert_vjp(bool transposed, const W* w, Index ld, T* dw, Index lddw, const In<T>& dy, const In<T>& x, Out<T> dx,
+                    Workspace* workspace) {
   if (dx.data()) {
     if (transposed) parallel_product<T>(w, ld, dy, static_cast<const T*>(nullptr), dx, workspace, true);
     else parallel_product_backward<T>(w, ld, dy, dx, workspace);
@@ -23,12 +24,13 @@ void add_expert_vjp(bool transposed, const W* w, Index ld, T* dw, Index lddw, co
 
 template <class W>
 template <class T>
-void ops::ExpertLinear<W>::vjp(const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>&, std::span<const In<T>> x,
-                               std::span<const Out<T>> dx) const {
+void ops::ExpertLinear<W>::vjp(const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>&,
+                               std::span<const In<T>> x, std::span<const Out<T>> dx) const {
   T* dw = nullptr;
   if (trained.weight) {
     if (ld != stack.cols() && stack.count() * stack.rows() > 1)
-      fail<TrainingError>("a weight of shape " + to_string(stack.stored) + " whose rows are " + std::to_string(ld) + " apart is to be trained",
+      fail<TrainingError>("a weight of shape " + to_string(stack.stored) + " whose rows are " + std::to_string(ld) +
+                              " apart is to be trained",
                           "a gradient has the layout of its parameter, and that must lie in one piece",
                           "let its layer_traits show a weight without gaps, or set its requires_grad to false");
     dw = gradients.at<T>(weight, stack.stored.rows(), stack.stored.cols()).data();
@@ -36,8 +38,8 @@ void ops::ExpertLinear<W>::vjp(const BatchView& batch, Gradients& gradients, con
   const bool wants_dx = dx[0].data() != nullptr;
   const Index n = dy.rows(), in = x[0].cols(), out = dy.cols(), size = stack.rows() * stack.cols();
   const auto add = [&](Index e, const In<T>& g, const In<T>& rows, Out<T> to) {
-    detail::add_expert_vjp<T>(stack.transposed, weight + e * stack.rows() * ld, ld, dw ? dw + e * size : nullptr, stack.cols(), g, rows, to,
-                              batch.workspace);
+    detail::add_expert_vjp<T>(stack.transposed, weight + e * stack.rows() * ld, ld, dw ? dw + e * size : nullptr, stack.cols(), g,
+                              rows, to, batch.workspace);
   };
   const Scratch<T> memory(batch.workspace, experts.is_by_row() ? n * (out + 2 * in) : 0);
   detail::for_each_expert_of(experts, stack.experts, n, batch.workspace, [&](Index e, const Index* mine, Index count) {

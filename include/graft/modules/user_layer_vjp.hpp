@@ -59,15 +59,15 @@ template <class L>
 [[noreturn]] void cannot_train(const char* what) {
   fail<TrainingError>(std::string("the ") + what + " of a " + std::string(type_name<L>()) + " is to be trained, and cannot be",
                       "its layer_traits do not show it as memory in one piece, row-major or column-major",
-                      std::string("let layer_traits::") + what + " answer a reference to the layer's own matrix or a map of it, or set its "
-                      "requires_grad to false");
+                      std::string("let layer_traits::") + what + " answer a reference to the layer's own matrix or a map of it, or set "
+                      "its requires_grad to false");
 }
 template <class L>
 [[noreturn]] void no_backward() {
   fail<TrainingError>("nobody knows the gradient of a " + std::string(type_name<L>()) + " by its input",
                       "its layer_traits have neither a vjp nor a weight",
-                      "add static void vjp(const L& layer, const In<T>& dy, const In<T>& x, Out<T> dx) to them, which adds to dx; to those of "
-                      "a linear layer, weight(layer) as (out, in) is enough");
+                      "add static void vjp(const L& layer, const In<T>& dy, const In<T>& x, Out<T> dx) to them, which adds to dx; to "
+                      "those of a linear layer, weight(layer) as (out, in) is enough");
 }
 
 template <class L, class T>
@@ -128,7 +128,8 @@ void with_all_outputs(Index begin, Index all, const In<T>& dy, Workspace* worksp
 template <class L, class T>
 void user_linear_vjp(const L& layer, Index begin, const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& x,
                      Out<T> dx, Trained trained) {
-  const StoredValues weight = trained.weight ? stored_weight(layer) : StoredValues{}, bias = trained.bias ? stored_bias(layer) : StoredValues{};
+  const StoredValues weight = trained.weight ? stored_weight(layer) : StoredValues{};
+  const StoredValues bias = trained.bias ? stored_bias(layer) : StoredValues{};
   if (trained.weight && !weight.data) cannot_train<L>("weight");
   if (trained.bias && !bias.data && has_bias_now(layer)) cannot_train<L>("bias");
   if (dx.data()) {
