@@ -186,7 +186,11 @@ TEST_CASE("linear() of a recorded value trains Parameters and keeps matrices") {
   };
   check(with_matrices(true), false, false);
   check(with_matrices(false), false, false);
-  check(linear(x, trained.weight, Times{{1}}), true, false);
+  const auto with_callable = [&] {
+    const Times product{{1}};
+    return linear(x, trained.weight, product);
+  };
+  check(with_callable(), true, false);
   check(linear(x, Matrix<double>(frozen.weight.view())), false, false);
   check(linear(x, frozen.weight, Eigen::VectorXd(trained.bias.view().row(0))), false, false);
   CHECK_THROWS_AS((void)linear(x, frozen.weight, Eigen::VectorXd(3)), ShapeError);

@@ -83,7 +83,7 @@ std::vector<Matrix<T>> vjp_of(const Op& op, const Matrix<T>& dy, const std::vect
   std::vector<graft::Out<T>> to;
   for (std::size_t i = 0; i < x.size(); ++i) {
     views.push_back(inputs[i].in());
-    to.push_back(wanted >> i & 1 ? results[i].out() : graft::out<T>(nullptr, 0, 0));
+    to.push_back(wanted >> i & 1 ? results[i].out() : graft::out<T>(nullptr, x[i].rows(), x[i].cols()));
   }
   OneBatch batch(dy.rows());
   op.template vjp<T>(batch.view(), gradients, g.in(), y.in(), std::span<const graft::In<T>>(views), std::span<const graft::Out<T>>(to));
