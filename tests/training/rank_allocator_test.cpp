@@ -71,7 +71,12 @@ TEST_CASE("importance and masks are those of golden vector 8") {
     Gradients gradients;
     set_all_gradients(graft::trainable_parameters(net), gradients, 1);
     CHECK(allocator.budget(1) == 1);
+    CHECK(allocator.scores("lin").empty());
     allocator.update_and_allocate(1, gradients);
+    const std::vector<double> scores = allocator.scores("lin");
+    REQUIRE(scores.size() == 2);
+    CHECK(std::abs(scores[0] - 0.07171875) < 4 * double(std::numeric_limits<T>::epsilon()));
+    CHECK(std::abs(scores[1] - 0.0669375) < 4 * double(std::numeric_limits<T>::epsilon()));
     CHECK(config_of(net).rank_pattern == graft::RankPattern{{"lin", {true, false}}});
     const auto e = net.lin.parameter("default", "lora_E").template view<T>();
     CHECK(e(0, 0) == T(0.5));

@@ -48,6 +48,13 @@ class RankAllocator {
     if (step <= all_.config().tinit) return false;
     return step >= last_reduction() || step % all_.config().deltaT == 0;
   }
+  /// How much each rank of a layer matters as of the last step; empty while nothing is known, and behind the last reduction.
+  [[nodiscard]] std::vector<double> scores(std::string_view path) const {
+    std::vector<double> all;
+    for (std::size_t i = 0; i < importance_.size(); ++i)
+      for (Index k = 0; all_.layers[i].path == path && k < all_.layers[i].rank(); ++k) all.push_back(triplet_score(i, k));
+    return all;
+  }
 
   /// To be called after each step of the optimiser with the gradients of that step. `step` counts from 0 to total_step − 1.
   /// @throws TrainingError where gradients are missing or not finite, an earlier step was left out, or the adapter is merged;
