@@ -10,7 +10,9 @@ using graft::Matrix;
 TEST_CASE("results are kept before the steps whose gradient reads them, each at its place") {
   using Case = awkward::LinearCase<double>;
   awkward::Net<Case> net;
-  trained::inject(laws::DoraMethod<Case>::config(), net, "dora");
+  graft::LoraConfig dora = laws::DoraMethod<Case>::config();
+  dora.bias = graft::Bias::none;
+  trained::inject(dora, net, "dora");
   trained::inject(laws::Ia3Method<Case>::config(), net, "after");
   trained::inject(laws::Ia3FeedforwardMethod<Case>::config(), net, "before");
   graft::set_requires_grad(net, {"dora", "after", "before"}, true);

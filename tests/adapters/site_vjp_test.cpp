@@ -348,7 +348,7 @@ TEST_CASE("slices of a packed projection have together the gradients of the whol
   const graft::detail::OneSequence one(4);
   graft::Gradients whole, parts;
   Matrix<double> dx = Matrix<double>::Zero(4, 6), d_parts = dx, written = dy, y(4, 18);
-  const graft::SiteVjp<Packed, graft::Lora> vjp(packed, table);
+  const graft::SiteVjp<Slice, graft::Lora> vjp(Slice{&packed, 0, 18}, table);
   vjp.forward(one.view(), {.rows = graft::in<double>(x)}, graft::out(y), {});
   vjp.backward(one.view(), {.rows = graft::in<double>(x)}, graft::in<double>(y), graft::out(written), graft::out(dx), whole, {});
   for (const Index begin : {0, 5, 12}) {

@@ -2,7 +2,10 @@
 
 #include <concepts>
 #include <string>
+#include <type_traits>
+#include <utility>
 
+#include "../modules/packed_projection.hpp"
 #include "adalora_vjp.hpp"
 #include "ia3_vjp.hpp"
 #include "lora_vjp.hpp"
