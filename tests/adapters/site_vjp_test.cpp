@@ -123,7 +123,7 @@ TEST_CASE("without dropout a recorded forward has the bits of inference, in mixe
 }
 TEST_CASE("the gradients of a mixed batch are the sums of those of its sequences") {
   is_the_sum<LinearCase>(0);
-  is_the_sum<awkward::GroupedConv2dCase<float>>(0);
+  is_the_sum<awkward::Conv2dCase<float>>(0);
   is_the_sum<awkward::PlainLinearCase<double>>(0);
 }
 
