@@ -124,7 +124,6 @@ TEST_CASE("without dropout a recorded forward has the bits of inference, in mixe
 TEST_CASE("the gradients of a mixed batch are the sums of those of its sequences") {
   is_the_sum<LinearCase>(0);
   is_the_sum<awkward::Conv2dCase<float>>(0);
-  is_the_sum<awkward::PlainLinearCase<double>>(0);
 }
 
 TEST_CASE("frozen adapters pass a gradient on and get none") {
