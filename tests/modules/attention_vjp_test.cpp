@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "support/allocation_counter.hpp"
+#include "support/allocations.hpp"
 #include "support/batch_gradients.hpp"
 #include "support/cutting_host.hpp"
 #include "support/ramp.hpp"

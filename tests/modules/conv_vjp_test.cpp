@@ -6,7 +6,7 @@
 #include <cmath>
 #include <vector>
 
-#include "support/allocation_counter.hpp"
+#include "support/allocations.hpp"
 #include "support/cutting_host.hpp"
 #include "support/ramp.hpp"
 #include "support/shaped_gradients.hpp"

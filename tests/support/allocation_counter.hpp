@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <new>
 
+#include "allocations.hpp"
+
 // Counts what the calling thread takes from the heap: malloc and its kin where the C library lets a program replace
 // them, else operator new alone (under sanitizers, which replace malloc themselves).
 // To be included by one source file of a program: it defines the functions that it counts.
@@ -18,30 +20,6 @@
 #endif
 
 namespace support {
-
-inline thread_local std::size_t allocations = 0, allocated_bytes = 0;
-
-inline void count_allocation(std::size_t bytes) {
-  ++allocations;
-  allocated_bytes += bytes;
-}
-
-/// How often `f` took memory from the heap.
-template <class F>
-std::size_t allocations_of(F&& f) {
-  const std::size_t before = allocations;
-  f();
-  return allocations - before;
-}
-
-/// How many bytes `f` took from the heap, given back or not.
-template <class F>
-std::size_t bytes_of(F&& f) {
-  const std::size_t before = allocated_bytes;
-  f();
-  return allocated_bytes - before;
-}
-
 #if defined(__GLIBC__) && !defined(SUPPORT_SANITIZED)
 inline constexpr bool counts_malloc = true;
 #else

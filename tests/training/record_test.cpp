@@ -5,7 +5,7 @@
 #include <graft/graft.hpp>
 #include <graft/training/record.hpp>
 
-#include "support/allocation_counter.hpp"
+#include "support/allocations.hpp"
 #include "training/toy_ops.hpp"
 
 using namespace graft;
