@@ -61,7 +61,7 @@ int main() {
   for (const char* name : names)
     graft::inject_adapter_in_model(graft::LoraConfig{.r = 4, .lora_alpha = 8, .target_modules = {"q_proj", "v_proj", "up_proj", "down_proj"}},
                                    model, name, {.activate = false});
-  graft::set_requires_grad(model, {{"ones", "fives", "sevens"}}, true);
+  graft::set_requires_grad(model, {"ones", "fives", "sevens"}, true);
 
   graft::Batch batch;
   graft::Tape tape;

@@ -56,7 +56,7 @@ void inject_three(Decoder& model) {
   (void)inject_adapter_in_model(Ia3Config{.target_modules = {"k_proj", "v_proj", "down_proj"}, .feedforward_modules = {"down_proj"},
                                           .init_ia3_weights = false},
                                 model, "carol", {.seed = 3});
-  set_requires_grad(model, {{"alice", "bob", "carol"}}, true);
+  set_requires_grad(model, {"alice", "bob", "carol"}, true);
 }
 }  // namespace
 
@@ -168,4 +168,95 @@ TEST_CASE("dropout has masks of its own in every pass, and the same again for th
   });
   CHECK(check.largest > 0.01);
   CHECK_MESSAGE(check.worst < 1e-8, check.where);
+}
+
+namespace {
+struct ConvNet {
+  Adaptable<Conv2d<double>> first{2, 6, Conv2dOptions{.kernel = 3, .padding = 1}};
+  Conv2d<double> second{6, 4, Conv2dOptions{.kernel = 2, .groups = 2}};
+  Adaptable<Linear<double>> head{16, 3};
+  ConvNet() { initialise(*this, 4); }
+  auto operator()(const auto& x) const {
+    const auto h = max_pool2d(relu(first(x)), {.kernel = 2, .stride = 1});
+    return head(flatten(avg_pool2d(second(h), {.kernel = 2})));
+  }
+  GRAFT_MODULE(first, second, head)
+};
+struct Experts {
+  Adaptable<Parameter<double>> up{Shape{3, 5, 4}};
+  Adaptable<TransposedParameter<double>> down{Shape{3, 5, 2}};
+  auto operator()(const auto& x, const std::vector<int>& of_rows) const { return down(tanh(up(x, of_rows)), of_rows); }
+  GRAFT_MODULE(up, down)
+};
+struct Mixture {
+  Experts experts;
+  Mixture() { initialise(*this, 5); }
+  auto operator()(const auto& x, const std::vector<int>& of_rows) const { return experts(x, of_rows); }
+  GRAFT_MODULE(experts)
+};
+struct Attentive {
+  Adaptable<MultiheadAttention<double>> self_attn{6, 2}, cross_attn{6, 3};
+  Attentive() { initialise(*this, 6); }
+  auto operator()(const auto& x) const {
+    const auto h = self_attn(x, AttendOptions{.causal = true});
+    return cross_attn(h, x, x);
+  }
+  GRAFT_MODULE(self_attn, cross_attn)
+};
+
+double squared(const Matrix<double>& y) { return 0.5 * y.squaredNorm(); }
+}  // namespace
+
+TEST_CASE("a convolutional net trains through pooling, from a tensor") {
+  ConvNet net;
+  (void)inject_adapter_in_model(LoraConfig{.r = 2, .lora_alpha = 3, .target_modules = {"first", "head"}, .init_lora_weights = false},
+                                net);
+  net.second.weight.set_requires_grad(true);
+  net.second.bias.set_requires_grad(true);
+  Eigen::Tensor<double, 4, Eigen::RowMajor> image(3, 2, 6, 6);
+  for (Index i = 0; i < image.size(); ++i) image.data()[i] = double(i * 37 % 101) / 50 - 1;
+  Tape tape;
+  const Var<double> y = net(tape.input(image));
+  CHECK(y.cols() == 3);
+  tape.backward(y, y.value());
+  const auto check = support::check_gradients(trainable_parameters(net), tape.gradients(), [&] {
+    Tape once;
+    return squared(net(once.input(image)).value());
+  });
+  CHECK(check.largest > 0.05);
+  CHECK_MESSAGE(check.worst < 1e-7, check.where);  // a maximum may change hands within a difference
+}
+
+TEST_CASE("rows of experts train each their own matrices, and their numbers may be gone before the way back") {
+  Mixture net;
+  (void)inject_adapter_in_model(LoraConfig{.r = 2, .lora_alpha = 3, .target_modules = std::vector<std::string>{},
+                                           .init_lora_weights = false, .target_parameters = {"experts.up", "experts.down"}},
+                                net);
+  const Matrix<double> x = Matrix<double>::NullaryExpr(7, 4, [](Index i, Index j) { return double((i * 5 + j * 3) % 7) / 3 - 1; });
+  const std::vector<int> experts{2, 0, 0, 1, 2, 2, 0};
+  Tape tape;
+  std::vector<int> of_rows = experts;
+  const Var<double> y = net(tape.input(x), of_rows);
+  of_rows.assign(7, 1);
+  tape.backward(y, y.value());
+  const auto check = support::check_gradients(trainable_parameters(net), tape.gradients(), [&] { return squared(net(x, experts)); });
+  CHECK(check.largest > 0.05);
+  CHECK_MESSAGE(check.worst < 1e-8, check.where);
+}
+
+TEST_CASE("attentions with packed projections train both their projections") {
+  Attentive net;
+  (void)inject_adapter_in_model(LoraConfig{.r = 2, .lora_alpha = 3, .target_modules = {"self_attn", "cross_attn"}, .init_lora_weights = false}, net);
+  const Matrix<double> x = Matrix<double>::NullaryExpr(7, 6, [](Index i, Index j) { return double((i * 5 + j * 3) % 7) / 3 - 1; });
+  Batch batch;
+  batch.add(4).add(3);
+  Tape tape;
+  const Var<double> in_rows = tape.input(batch.input(x), true);
+  const Var<double> y = net(in_rows);
+  CHECK(Matrix<double>(y.value()) == Matrix<double>(net(batch.input(x)).value()));
+  tape.backward(y, y.value());
+  const auto check = support::check_gradients(trainable_parameters(net), tape.gradients(), [&] { return squared(net(batch.input(x)).value()); });
+  CHECK(check.largest > 0.01);
+  CHECK_MESSAGE(check.worst < 1e-8, check.where);
+  CHECK(in_rows.grad().norm() > 0.01);
 }

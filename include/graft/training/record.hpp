@@ -34,6 +34,9 @@ concept OpWithVjp = requires(const Op& op, const BatchView& batch, Gradients& gr
                  requires(const Op& op, const BatchView& batch, Gradients& gradients, const In<T>& seen, std::span<const In<T>> x,
                           std::span<const Out<T>> dx) { op.vjp(batch, gradients, seen, seen, x, dx); };
 
+template <class Op, class T>
+inline constexpr bool has_vjp = OpWithVjp<Op, T>;  // as a bool: an error then does not list what the concept asks for
+
 /// One op of the protocol, and the values that it was called with.
 template <class T, class Op, std::size_t Count>
 class OpStep final : public RecordedStep {
@@ -87,10 +90,10 @@ template <class Op>
 /// Lifts an op to recorded values: as to Rows, and backwards by its vjp.
 template <class Op, class T, std::same_as<Var<T>>... X>
 Var<T> custom(const Op& op, const Var<T>& x0, const X&... x) {
-  static_assert(detail::OpWithVjp<Op, T>,
+  static_assert(detail::has_vjp<Op, T>,
                 "graft: this op has no vjp(batch, gradients, dy, y, x, dx): it can infer, but nothing is trained through it");
   constexpr std::size_t count = sizeof...(X) + 1;
-  if constexpr (detail::OpWithVjp<Op, T>) {
+  if constexpr (detail::has_vjp<Op, T>) {
     const std::array<detail::RecordedValue<T>*, count> nodes{&x0.node(), &x.node()...};
     Tape& tape = x0.tape();
     bool needs_grad = false;
