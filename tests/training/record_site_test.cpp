@@ -5,6 +5,7 @@
 #include <graft/train.hpp>
 
 #include "support/gradient_check.hpp"
+#include "support/ramp.hpp"
 
 using namespace graft;
 
@@ -259,4 +260,44 @@ TEST_CASE("attentions with packed projections train both their projections") {
   CHECK(check.largest > 0.01);
   CHECK_MESSAGE(check.worst < 1e-8, check.where);
   CHECK(in_rows.grad().norm() > 0.01);
+}
+
+namespace {
+/// Queries, keys and values by one matrix.
+struct PackedBlock : PackedLinear<Linear<double>, "q_proj", "k_proj", "v_proj"> {
+  using Projection = PackedLinear<Linear<double>, "q_proj", "k_proj", "v_proj">;
+  PackedBlock() : Projection(Linear<double>(5, 13), {6, 3, 4}) { initialise(*this, 3); }
+  auto operator()(const auto& x) const {
+    const auto y = Projection::operator()(x);
+    return concat(mul(part<"q_proj">(y), part<"q_proj">(y)), tanh(concat(part<"v_proj">(y), part<"k_proj">(y))));
+  }
+  GRAFT_MODULE_FROM(Projection)
+};
+struct PackedPair {
+  Adaptable<Linear<double>> first{7, 5};
+  PackedBlock block;
+  auto operator()(const auto& x) const { return block(tanh(first(x))); }
+  GRAFT_MODULE(first, block)
+};
+}  // namespace
+
+TEST_CASE("layers that share a matrix: each slice's adapters have gradients, and the layers before them") {
+  PackedPair model;
+  initialise(model, 5);
+  (void)inject_adapter_in_model(LoraConfig{.r = 2, .lora_alpha = 3, .target_modules = {"first", "q_proj", "v_proj"}, .init_lora_weights = false},
+                                model, "alice", {.seed = 1});
+  (void)inject_adapter_in_model(Ia3Config{.target_modules = {"k_proj", "v_proj"}, .feedforward_modules = {"v_proj"}, .init_ia3_weights = false},
+                                model, "bob", {.seed = 2});
+  const std::vector<std::string> both{"alice", "bob"};
+  set_adapter(model, both);
+  set_requires_grad(model, both, true);
+  const Matrix<double> x = support::ramp<double>(3, 7), dy = support::ramp<double>(3, 13).array().sin();
+  Tape tape;
+  const Var<double> y = model(tape.input(x));
+  CHECK(Matrix<double>(y.value()).isApprox(model(x), 1e-14));
+  tape.backward(y, dy);
+  const auto check = support::check_gradients(trainable_parameters(model), tape.gradients(), [&] { return model(x).cwiseProduct(dy).sum(); });
+  CHECK(check.elements == 2 * (7 + 5 + 5) + 2 * (5 + 6 + 4) + (3 + 5));  // of A, of B, of vectors
+  CHECK(check.largest > 0.05);
+  CHECK_MESSAGE(check.worst < 1e-8, check.where);
 }

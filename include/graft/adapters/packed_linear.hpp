@@ -108,7 +108,11 @@ class PackedLinear : public detail::SliceSite<L, Names>... {
   }
 
   /// x (n, in), N-d with features last, or Rows → (n, out): one product, and every slice's adapters on its columns.
-  auto operator()(const auto& x) const { return detail::custom_linear(ops::PackedProduct<PackedLinear>{*this}, x); }
+  /// Recorded values go through one slice after the other, each of which has its gradients.
+  auto operator()(const auto& x) const {
+    if constexpr (Recorded<decltype(x)>) return one_by_one<Names...>(x);
+    else return detail::custom_linear(ops::PackedProduct<PackedLinear>{*this}, x);
+  }
   /// The engine's door: plain x, the batch's selections.
   auto operator()(const auto& x, const Batch& batch) const {
     auto y = detail::SiteDoor<L>{*layer_, nullptr}.forward_with(x, batch);
@@ -181,6 +185,11 @@ class PackedLinear : public detail::SliceSite<L, Names>... {
     const auto& from = other.template site<Name>().base_layer();
     site<Name>().base_layer().refer_to(*other.layer_, from.begin(), from.count());
     Access::table(site<Name>()) = std::move(Access::table(other.template site<Name>()));
+  }
+  template <fixed_string First, fixed_string... Rest>
+  auto one_by_one(const auto& x) const {
+    if constexpr (sizeof...(Rest) == 0) return site<First>()(x);
+    else return concat(site<First>()(x), one_by_one<Rest...>(x));
   }
   [[nodiscard]] Sizes outputs() const { return {site<Names>().base_layer().count()...}; }
 
