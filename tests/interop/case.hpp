@@ -19,6 +19,7 @@ struct Reply {
   graft::Dtype dtype = graft::Dtype::f32;
   std::map<std::string, Output> outputs;
   std::map<std::string, Output> merged, merged_off;  ///< the same outputs with everything merged; and then disabled
+  std::map<std::string, Output> gradients;           ///< by the model's keys and "input"
   std::map<std::string, std::string> unmerged;       ///< why that could not be merged
   std::map<std::string, std::string> trees;
   std::map<std::string, std::vector<std::string>> matched, keys;

@@ -121,3 +121,18 @@ def fresh(category, name, model, one, source="struct", low_cpu_mem_usage=False, 
     steps += [{"do": "randomise", "name": own, "seed": one["seed"]}, forward(own, unknown=True)]
     steps += [{"do": "tree", "to": own}, {"do": "keys", "to": own}, save(own, own, bare=bare)]
     return finish(category, name, model, [], steps)
+
+
+def with_gradients(case):
+    """Gradients of sum(y * G), G drawn, by all that the active adapters train: at the end, or where most are active."""
+    steps, names, at = case["steps"], [], len(case["steps"])
+    for i, step in enumerate(steps):
+        if step["do"] in ("load", "inject"):
+            names = [step["name"]]
+        elif step["do"] == "forward" and step["to"] in ("together", "scaled"):
+            at = i + 1
+    if at < len(steps):
+        names = [s["names"] for s in steps[:at] if s["do"] == "set_adapter"][-1]
+    drawn_by_graft = any(s.get("unknown") for s in steps)  # PEFT then computes them from what graft saved
+    case["steps"] = steps[:at] + [{"do": "gradients", "names": names, "read_back": drawn_by_graft}] + steps[at:]
+    return case

@@ -10,7 +10,12 @@ from safetensors.torch import load_file
 import peft_side
 
 TOLERANCE = {"f32": 1e-5, "f64": 1e-12}
+# A gradient sums over rows and positions what was rounded on the way forth and back. Where it is small beside others of
+# the model, it is what is left of theirs: PEFT's own in f32 is then off by as much.
+GRADIENT_TOLERANCE = {"f32": 3e-5, "f64": 1e-11}
+SMALL_GRADIENT_TOLERANCE = {"f32": 2e-3, "f64": 1e-11}
 LARGEST = {"f32": 0.0, "f64": 0.0}  # deviation of an output within its tolerance, over all cases judged
+LARGEST_GRADIENT = {"f32": 0.0, "f64": 0.0}
 OWN_LAYERS = ("transposed", "user", "user_conv")  # their leaves print as the user's class, not as torch's
 SETS = ("target_modules", "exclude_modules", "feedforward_modules")
 
@@ -96,9 +101,34 @@ def judge_reply(case, directory, precision, reply, report):
         if set(report["keys"][name]) != set(keys):
             more, less = set(report["keys"][name]) - set(keys), set(keys) - set(report["keys"][name])
             yield f"state_dict has {sorted(more)} and lacks {sorted(less)}"
+    yield from judge_gradients(precision, reply, {k[10:]: g for k, g in expected.items() if k.startswith("gradients.")})
     for step in case["steps"]:
         if step["do"] == "save":
             yield from judge_saved(case, directory, precision, reply / step["dir"], step, outputs)
+
+
+def judge_gradients(precision, reply, expected):
+    """Every parameter that has a gradient in PEFT has it in graft; what graft trains beside them has none."""
+    if not expected:
+        return
+    mine = load_file(reply / "gradients.safetensors")
+    largest = 1 + max(float(g.abs().max()) for g in expected.values() if g.numel())
+    for key, gradient in expected.items():
+        if gradient.numel() == 0:  # all ranks are pruned
+            continue
+        if key not in mine:
+            yield f"no gradient of '{key}', but of {sorted(mine)}"
+            continue
+        if mine[key].shape != gradient.shape and (key != "input" or mine[key].numel() != gradient.numel()):
+            yield f"gradient of '{key}' has shape {list(mine[key].shape)} instead of {list(gradient.shape)}"
+            continue
+        off, share = distance(mine[key].flatten(), gradient.flatten()), (1 + float(gradient.abs().max())) / largest
+        if not (off <= SMALL_GRADIENT_TOLERANCE[precision] and off * share <= GRADIENT_TOLERANCE[precision]):
+            yield f"gradient of '{key}' is off by {off:.2e}"
+        LARGEST_GRADIENT[precision] = max(LARGEST_GRADIENT[precision], off * share)
+    for key in mine.keys() - expected.keys():
+        if mine[key].any():
+            yield f"gradient of '{key}', which PEFT does not train"
 
 
 def judge_saved(case, directory, precision, saved, step, outputs):
@@ -116,7 +146,7 @@ def judge_saved(case, directory, precision, saved, step, outputs):
 
 def judge_read(case, directory, precision, saved, step, outputs, read):
     try:
-        missing, unexpected, output = read(case, directory, saved, step["name"])
+        missing, unexpected, output, gradients = read(case, directory, saved, step["name"])
     except Exception as error:
         yield f"PEFT cannot {read.__name__} '{step['name']}': {type(error).__name__}: {str(error)[:300]}"
         return
@@ -124,3 +154,5 @@ def judge_read(case, directory, precision, saved, step, outputs, read):
         yield f"PEFT misses {missing} and does not expect {unexpected} in '{step['name']}'"
     elif not distance(outputs[step["output"]], output) <= TOLERANCE[precision]:
         yield f"PEFT gives another output for saved '{step['name']}', off by {distance(outputs[step['output']], output):.2e}"
+    else:
+        yield from judge_gradients(precision, saved.parent.parent, gradients)

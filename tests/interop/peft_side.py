@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from peft import AdaLoraConfig, IA3Config, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft import get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
-from peft.tuners.lora import ParamWrapper
+from peft.tuners.lora import LoraLayer, ParamWrapper
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import load_peft_weights
@@ -128,6 +128,46 @@ def write_adapter(case, adapter, directory):
     require_moved(directory / "adapter_model.safetensors")
 
 
+def trained_biases(model, config):
+    """The base's own biases that an adapter of this config trains, as BaseTuner chooses them."""
+    if getattr(config, "bias", "none") == "all":
+        named = model.named_parameters()
+        return {n: p for n, p in named if (n == "bias" or n.endswith(".bias")) and not is_adapter_parameter(n)}
+    if getattr(config, "bias", "none") == "lora_only":
+        layers = [m for m in model.modules() if isinstance(m, LoraLayer)]
+        biases = {id(b) for b in (getattr(m, "bias", None) for m in layers) if b is not None}
+        return {n: p for n, p in model.named_parameters() if id(p) in biases}
+    return {}
+
+
+def trained_parameters(model, names, configs):
+    """What training the adapters of those names changes. PEFT marks ranknum too, where the base is not f32."""
+    own = {
+        key: parameter
+        for key, parameter in model.named_parameters()
+        if is_adapter_parameter(key) and set(names) & set(key.split(".")) and "ranknum" not in key
+    }
+    for name in names:
+        own |= trained_biases(model, configs[name])
+    return own
+
+
+def gradients_of(model, x, upstream, names, configs):
+    """Of sum(y * upstream) by what the adapters of those names train, and by the input."""
+    model.requires_grad_(False)
+    own = trained_parameters(model, names, configs)
+    for parameter in own.values():
+        parameter.requires_grad_(True)
+        parameter.grad = None
+    if x.is_floating_point():
+        x = x.clone().requires_grad_(True)
+    with torch.enable_grad():
+        model(x).backward(upstream)
+    gradients = {key: parameter.grad for key, parameter in own.items()} | {"input": x.grad}
+    model.requires_grad_(False)
+    return {key: g.to_dense().contiguous() for key, g in gradients.items() if g is not None}
+
+
 def harmless(key):
     """PEFT reports its own key `Q.modules_to_save.bias` of bias="all" as unexpected, and originals as missing."""
     return key.endswith((".modules_to_save.bias", ".original_module.bias"))
@@ -143,6 +183,7 @@ class PeftSide:
         x = load_file(directory / "tensors.safetensors")["input"]
         self.input = x if x.dtype == torch.int64 else x.double()
         self.outputs, self.trees, self.matched, self.keys = {}, {}, {}, {}
+        self.upstream, self.gradients = None, {}
 
     def forward(self):
         with torch.no_grad():
@@ -213,6 +254,14 @@ class PeftSide:
     def do_delete(self, step):
         self.peft.delete_adapter(step["name"])
 
+    def do_gradients(self, step):
+        self.upstream = draw_upstream(self.case, self.forward())
+        if not step["read_back"]:
+            configs = self.peft.peft_config if self.peft is not None else self.model.peft_config
+            self.gradients = gradients_of(self.model, self.input, self.upstream, step["names"], configs)
+            if not any(g.any() for g in self.gradients.values()):
+                raise Rejected("all gradients are zero")
+
     def do_tree(self, step):
         self.trees[step["to"]] = str(self.model)
 
@@ -221,6 +270,11 @@ class PeftSide:
 
     def do_save(self, step):
         pass
+
+
+def draw_upstream(case, output):
+    """The gradient of a loss by the output."""
+    return torch.randn(output.shape, generator=torch.Generator().manual_seed(case["model"]["seed"] + 2)).double()
 
 
 def matched_names(model, adapter):
@@ -271,6 +325,9 @@ def prepare(case, directory):
         if name not in ("base", "disabled") and name not in fresh and not changed:
             raise Rejected(f"{name} does not change the output")
     expected = {"expected." + k: v.detach().contiguous() for k, v in side.outputs.items() if k not in fresh}
+    expected |= {"gradients." + k: v for k, v in side.gradients.items()}
+    if side.upstream is not None:
+        expected["upstream"] = side.upstream
     save_file(tensors | expected, directory / "tensors.safetensors")
     text = dict(case, trees=side.trees, matched=side.matched, keys=side.keys)
     (directory / "case.json").write_text(one_item_per_line(text))
@@ -295,23 +352,28 @@ def read_back_bare(case, directory, saved, name):
         base = twins.build(case["model"]).double().eval()
         model = inject_adapter_in_model(PeftConfig.from_pretrained(str(saved)), base, name)
         result = set_peft_model_state_dict(model, load_file(saved / "bare.safetensors"), name)
-    return judged(result, directory, model.eval())
+    return judged(case, result, directory, model.eval(), name, model.peft_config)
 
 
-def judged(result, directory, model):
+def judged(case, result, directory, model, name, configs):
     missing = [k for k in result.missing_keys if is_adapter_parameter(k) and "ranknum" not in k and not harmless(k)]
     unexpected = [k for k in result.unexpected_keys if not harmless(k)]
-    x = load_file(directory / "tensors.safetensors")["input"]
+    tensors = load_file(directory / "tensors.safetensors")
+    x = tensors["input"]
+    x = x if x.dtype == torch.int64 else x.double()
     with torch.no_grad():
-        return missing, unexpected, model(x if x.dtype == torch.int64 else x.double())
+        output = model(x)
+    drawn = [s for s in case["steps"] if s["do"] == "gradients" and s["read_back"]]
+    gradients = gradients_of(model, x, tensors["upstream"], [name], configs) if drawn else {}
+    return missing, unexpected, output, gradients
 
 
 def read_back(case, directory, saved, name):
-    """Loads a folder that graft wrote into PEFT (f64): (missing keys, unexpected keys, output)."""
+    """Loads a folder that graft wrote into PEFT (f64): (missing keys, unexpected keys, output, gradients)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         base = twins.build(case["model"]).double().eval()
         config = PeftConfig.from_pretrained(str(saved))
         model = get_peft_model(base, config, adapter_name=name)
         result = set_peft_model_state_dict(model, load_peft_weights(str(saved), device="cpu"), name)
-    return judged(result, directory, model.eval().base_model.model)
+    return judged(case, result, directory, model.eval().base_model.model, name, model.peft_config)

@@ -1,5 +1,5 @@
 // Runs interop cases: program --from LIST, or program FOLDER… A list names one folder per line.
-// Beside each case.json it leaves reply-f32/ and reply-f64/ (outputs.safetensors, report.json, saved/) and, last, a file `done`.
+// Beside each case.json it leaves reply-f32/ and reply-f64/ (outputs.safetensors, gradients.safetensors, report.json, saved/) and, last, a file `done`.
 #include <exception>
 #include <filesystem>
 #include <fstream>
@@ -14,22 +14,26 @@
 namespace {
 
 template <class T>
-graft::StateDict packed(const interop::Reply& reply, std::vector<std::vector<T>>& memory) {
-  graft::StateDict outputs;
-  for (const auto& [name, output] : reply.outputs) {
+void write(const std::map<std::string, interop::Reply::Output>& outputs, const std::filesystem::path& file) {
+  graft::StateDict packed;
+  std::vector<std::vector<T>> memory;
+  for (const auto& [name, output] : outputs) {
     const std::vector<T>& values = memory.emplace_back(output.values.begin(), output.values.end());
-    outputs.insert(name, {reply.dtype, output.shape, reinterpret_cast<const std::byte*>(values.data()), nullptr});
+    packed.insert(name, {graft::dtype_of<T>, output.shape, reinterpret_cast<const std::byte*>(values.data()), nullptr});
   }
-  return outputs;
+  graft::safetensors::save_file(packed, file);
+}
+template <class T>
+void write_tensors(const interop::Reply& reply, const std::filesystem::path& folder) {
+  write<T>(reply.outputs, folder / "outputs.safetensors");
+  write<T>(reply.gradients, folder / "gradients.safetensors");
 }
 
 void write(const interop::Reply& reply, const std::filesystem::path& folder, const std::string& error) {
   const nlohmann::json report{
       {"error", error}, {"trees", reply.trees}, {"matched", reply.matched}, {"keys", reply.keys}};
-  std::vector<std::vector<float>> floats;
-  std::vector<std::vector<double>> doubles;
-  graft::safetensors::save_file(reply.dtype == graft::Dtype::f64 ? packed(reply, doubles) : packed(reply, floats),
-                                folder / "outputs.safetensors");
+  if (reply.dtype == graft::Dtype::f64) write_tensors<double>(reply, folder);
+  else write_tensors<float>(reply, folder);
   std::ofstream(folder / "report.json") << report;
 }
 

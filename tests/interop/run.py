@@ -20,6 +20,7 @@ if "PYTHONHASHSEED" not in os.environ:  # PEFT writes sets in the order of their
 
 import torch
 
+import cases
 import compare
 import peft_side
 import random_cases
@@ -28,7 +29,7 @@ import random_cases
 def prepare(seed, index, folder, rejections):
     """The case of a number: drawn again, from the same seed, while PEFT itself rejects it."""
     for attempt in range(20):
-        case = random_cases.Draw(random.Random(f"{seed}/{index}/{attempt}")).case(str(index))
+        case = cases.with_gradients(random_cases.Draw(random.Random(f"{seed}/{index}/{attempt}")).case(str(index)))
         shutil.rmtree(folder, ignore_errors=True)
         try:
             return peft_side.prepare(case, folder)
@@ -97,7 +98,8 @@ def run(options, root):
     for category in sorted(counts):
         bad = f", {failures[category]} failed" if failures[category] else ""
         print(f"{category:28}{counts[category]:4}{bad}")
-    print("largest deviation of an output that passed: " + ", ".join(f"{p} {d:.1e}" for p, d in compare.LARGEST.items()))
+    for what, largest in (("an output", compare.LARGEST), ("a gradient", compare.LARGEST_GRADIENT)):
+        print(f"largest deviation of {what} that passed: " + ", ".join(f"{p} {d:.1e}" for p, d in largest.items()))
     if rejections:
         print(f"{len(rejections)} draws rejected by PEFT itself:", *Counter(rejections), sep="\n    ")
         if len(rejections) > 3 + options.count // 20:

@@ -12,6 +12,7 @@
 
 #include <graft/graft.hpp>
 #include <graft/io.hpp>
+#include <graft/train.hpp>
 
 #include "case.hpp"
 #include "config.hpp"
@@ -125,6 +126,7 @@ class Steps {
     else if (verb == "set_scale") graft::set_scale(model_, step.at("name").get<std::string>(), step.at("value").get<double>());
     else if (verb == "delete") graft::delete_adapter(model_, step.at("name").get<std::string>());
     else if (verb == "disable") disable(step);
+    else if (verb == "gradients") gradients(step);
     else if (verb == "tree") reply_.trees[step.at("to")] = graft::repr(model_);
     else if (verb == "keys") reply_.keys[step.at("to")] = graft::state_dict(model_).keys();
     else if (verb == "save") save(step);
@@ -162,6 +164,38 @@ class Steps {
   void disable(const nlohmann::json& step) {
     const auto guard = graft::disable_adapter(model_);
     reply_.outputs[step.at("to")] = output_of(model_(input_));
+  }
+
+  void gradients(const nlohmann::json& step) {
+    graft::set_requires_grad(model_, step.at("names").get<std::vector<std::string>>(), true);
+    graft::Tape tape({.dropout = false});
+    graft::Batch sequences;
+    const auto x = recorded_input(tape, sequences);
+    const auto y = model_(x);
+    const std::vector<T> upstream = values_of<T>(case_.tensors.at("upstream"));
+    tape.backward(y, graft::Matrix<T>(graft::in<T>(upstream.data(), y.rows(), y.cols())));
+    for (const auto& one : graft::trainable_parameters(model_)) {
+      Reply::Output& gradient = reply_.gradients[one.key];
+      gradient.shape.assign(one.shape().begin(), one.shape().end());
+      gradient.values.resize(std::size_t(one.shape().size()));
+      const graft::Matrix<T>* const found = tape.gradients().find_at<T>(*one.parameter);
+      if (found) gradient.values.assign(found->data(), found->data() + found->size());
+    }
+    if constexpr (InputRank > 1) reply_.gradients["input"] = output_of(graft::Matrix<T>(x.grad()));
+  }
+
+  /// A tensor of several sequences, whose features are its last axis, enters as their rows.
+  auto recorded_input(graft::Tape& tape, graft::Batch& sequences) const {
+    if constexpr (InputRank == 1) {
+      return tape.input(input_);
+    } else {
+      if constexpr (InputRank == 3)
+        if (case_.text.at("model").at("type") != "conv") {
+          for (graft::Index i = 0; i < input_.dimension(0); ++i) sequences.add(input_.dimension(1));
+          return tape.input(sequences.input(graft::Matrix<T>(graft::in<T>(input_.data(), sequences.rows(), input_.dimension(2)))), true);
+        }
+      return tape.input(input_, true);
+    }
   }
 
   void load(const nlohmann::json& step) {
