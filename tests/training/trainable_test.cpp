@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <memory>
 
 #include <graft/graft.hpp>
 
@@ -198,5 +199,20 @@ TEST_CASE("a copy that is a matrix of the layer's own is said to be none that ca
 TEST_CASE("layers without rank have nothing to train") {
   Net net;
   (void)graft::inject_adapter_in_model(graft::AdaLoraConfig{.init_r = 2, .target_modules = {"q", "k"}, .rank_pattern = {{"q", {false, false}}}}, net);
-  CHECK(keys_of(net) == Strings{"k.lora_A.default", "k.lora_B.default", "k.lora_E.default"});
+  const Strings all{"k.lora_A.default", "k.lora_B.default", "k.lora_E.default"};
+  CHECK(keys_of(net) == all);
+
+  // kept where they stand in a file: what has no bytes begins where another tensor does
+  const graft::StateDict own = graft::get_peft_model_state_dict(net);
+  graft::StateDict file;
+  const auto bytes = std::make_shared<std::vector<float>>(24);
+  for (const std::string layer : {"q", "k"})
+    for (const std::string name : {".lora_A", ".lora_B", ".lora_E"}) {
+      const graft::TensorView& view = own.at(layer + name);
+      const graft::Index at = layer == "q" || name == ".lora_A" ? 0 : name == ".lora_B" ? 12 : 22;
+      CHECK((view.size() == 0) == (layer == "q"));
+      file.insert(layer + name, {graft::Dtype::f32, view.shape, reinterpret_cast<const std::byte*>(bytes->data() + at), bytes});
+    }
+  (void)graft::set_peft_model_state_dict(net, file, "default", {.low_cpu_mem_usage = true});
+  CHECK(keys_of(net) == all);
 }

@@ -45,6 +45,7 @@ class TrainableTensors {
 
  private:
   void add(TrainableTensor tensor) {
+    if (tensor.shape.size() == 0) return;  // where it stands in a file, the next one begins
     if (!tensor.storage || seen_.insert(tensor.storage).second) all_.push_back(std::move(tensor));
   }
   void add(ParameterData& data, const AdapterRecord* record, const AnySite* site, std::string name) {

@@ -61,7 +61,8 @@ template <class = OnDemand>
 class NamesByMemory {
  public:
   explicit NamesByMemory(const ModelSites& model) {
-    for (const auto& [key, view] : whole_state_dict(model, Shown::parameters)) add(view.data, key);
+    for (const auto& [key, view] : whole_state_dict(model, Shown::parameters))
+      if (view.size() != 0) add(view.data, key);
     for (const auto& record : records_of(model))  // a trained bias stands in the model only while its adapter is active
       for (const AdapterSlot& slot : adapter_slots(model, *record))
         if (slot.is_bias) add(slot.read().data, join_path(slot.memory_key, record->name()));
@@ -109,7 +110,6 @@ template <class = OnDemand>
 [[nodiscard]] TrainableParameters trainable_parameters_of(const ModelSites& model) {
   std::vector<TrainableTensor> tensors = trainable_tensors(model);
   for (const TrainableTensor& tensor : tensors) check_trainable(model, tensor);
-  std::erase_if(tensors, [](const TrainableTensor& tensor) { return tensor.shape.size() == 0; });  // of rank 0
   const NamesByMemory<> names(model);
   std::vector<TrainableParameter> parameters;
   for (const std::size_t i : sorted_order(tensors.size(), [&](std::size_t a, std::size_t b) {
