@@ -3,11 +3,13 @@ import json
 import shutil
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import torch
 from peft import AdaLoraConfig, IA3Config, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft import get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer, ParamWrapper
+from peft.tuners.lora.layer import MultiheadAttention
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import load_peft_weights
@@ -152,6 +154,26 @@ def trained_parameters(model, names, configs):
     return own
 
 
+def merge_into_attention(self, safe_merge=False, adapter_names=None):
+    """LoRA's MultiheadAttention.merge as autograd sees what is computed.
+
+    PEFT's detaches the weight before it adds the next of several adapters, so that the last one alone has gradients, and
+    those of the output projection count one of its two updates.
+    """
+    layer = self.get_base_layer()
+    inner = layer.out_proj.get_base_layer()
+    for name in adapter_names:
+        for owner, key, update in (
+            (layer, "in_proj_weight", self.get_delta_weight(name)),
+            (inner, "weight", 2 * layer.out_proj.get_delta_weight(name)),
+        ):
+            merged = getattr(owner, key) + update
+            delattr(owner, key)
+            setattr(owner, key, merged)
+        self.merged_adapters.append(name)
+        layer.out_proj.merged_adapters.append(name)
+
+
 def gradients_of(model, x, upstream, names, configs):
     """Of sum(y * upstream) by what the adapters of those names train, and by the input."""
     model.requires_grad_(False)
@@ -161,11 +183,29 @@ def gradients_of(model, x, upstream, names, configs):
         parameter.grad = None
     if x.is_floating_point():
         x = x.clone().requires_grad_(True)
-    with torch.enable_grad():
+    with torch.enable_grad(), mock.patch.object(MultiheadAttention, "merge", merge_into_attention):
         model(x).backward(upstream)
     gradients = {key: parameter.grad for key, parameter in own.items()} | {"input": x.grad}
     model.requires_grad_(False)
-    return {key: g.to_dense().contiguous() for key, g in gradients.items() if g is not None}
+    return {key: g.to_dense().clone(memory_format=torch.contiguous_format) for key, g in gradients.items() if g is not None}
+
+
+def distance(output, expected):
+    return float((output.double() - expected).abs().max() / (1 + expected.abs().max()))
+
+
+def rounding_of(model, x, upstream, gradients, *more):
+    """By how much PEFT's own gradients are off in f32."""
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    x = x.float() if x.is_floating_point() else x
+    rounded = gradients_of(model.float(), x, upstream.float(), *more)
+    with torch.no_grad():
+        for name, parameter in model.double().named_parameters():
+            parameter.copy_(before[name])
+    off = max(distance(rounded[key], g) for key, g in gradients.items() if g.numel())
+    if off > 1e-3:
+        raise Rejected("gradients magnify rounding")
+    return torch.tensor(off, dtype=torch.float64)
 
 
 def harmless(key):
@@ -183,7 +223,7 @@ class PeftSide:
         x = load_file(directory / "tensors.safetensors")["input"]
         self.input = x if x.dtype == torch.int64 else x.double()
         self.outputs, self.trees, self.matched, self.keys = {}, {}, {}, {}
-        self.upstream, self.gradients = None, {}
+        self.upstream, self.gradients, self.rounding = None, {}, None
 
     def forward(self):
         with torch.no_grad():
@@ -259,6 +299,7 @@ class PeftSide:
         if not step["read_back"]:
             configs = self.peft.peft_config if self.peft is not None else self.model.peft_config
             self.gradients = gradients_of(self.model, self.input, self.upstream, step["names"], configs)
+            self.rounding = rounding_of(self.model, self.input, self.upstream, self.gradients, step["names"], configs)
             if not any(g.any() for g in self.gradients.values()):
                 raise Rejected("all gradients are zero")
 
@@ -326,8 +367,7 @@ def prepare(case, directory):
             raise Rejected(f"{name} does not change the output")
     expected = {"expected." + k: v.detach().contiguous() for k, v in side.outputs.items() if k not in fresh}
     expected |= {"gradients." + k: v for k, v in side.gradients.items()}
-    if side.upstream is not None:
-        expected["upstream"] = side.upstream
+    expected |= {k: v for k, v in (("upstream", side.upstream), ("rounding", side.rounding)) if v is not None}
     save_file(tensors | expected, directory / "tensors.safetensors")
     text = dict(case, trees=side.trees, matched=side.matched, keys=side.keys)
     (directory / "case.json").write_text(one_item_per_line(text))
@@ -363,13 +403,15 @@ def judged(case, result, directory, model, name, configs):
     x = x if x.dtype == torch.int64 else x.double()
     with torch.no_grad():
         output = model(x)
-    drawn = [s for s in case["steps"] if s["do"] == "gradients" and s["read_back"]]
-    gradients = gradients_of(model, x, tensors["upstream"], [name], configs) if drawn else {}
-    return missing, unexpected, output, gradients
+    gradients, rounding = {}, None
+    if any(s["do"] == "gradients" and s["read_back"] for s in case["steps"]):
+        gradients = gradients_of(model, x, tensors["upstream"], [name], configs)
+        rounding = rounding_of(model, x, tensors["upstream"], gradients, [name], configs)
+    return missing, unexpected, output, gradients, rounding
 
 
 def read_back(case, directory, saved, name):
-    """Loads a folder that graft wrote into PEFT (f64): (missing keys, unexpected keys, output, gradients)."""
+    """Loads a folder that graft wrote into PEFT (f64): (missing keys, unexpected keys, output, gradients, their rounding)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         base = twins.build(case["model"]).double().eval()
