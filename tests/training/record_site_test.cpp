@@ -301,3 +301,43 @@ TEST_CASE("layers that share a matrix: each slice's adapters have gradients, and
   CHECK(check.largest > 0.05);
   CHECK_MESSAGE(check.worst < 1e-8, check.where);
 }
+
+namespace {
+struct Normed {
+  Adaptable<Linear<double>> first{3, 7};
+  LayerNorm<double> norm{7};
+  Linear<double> last{7, 2};
+  Normed() { initialise(*this, 4); }
+  auto operator()(const auto& x) const { return last(tanh(norm(first(x)))); }
+  GRAFT_MODULE(first, norm, last)
+};
+}  // namespace
+
+TEST_CASE("biases of layers without room for adapters train while their adapter is active, and only then") {
+  Normed model;
+  (void)inject_adapter_in_model(LoraConfig{.r = 2, .bias = Bias::all, .target_modules = {"first"}, .init_lora_weights = false}, model, "alice");
+  const Matrix<double> x = support::ramp<double>(5, 3), dy = support::ramp<double>(5, 2).array().sin();
+  const auto gradients_of_biases = [&] {
+    Tape tape;
+    tape.backward(model(tape.input(x)), dy);
+    const auto check = support::check_gradients(trainable_parameters(model), tape.gradients(), [&] { return model(x).cwiseProduct(dy).sum(); });
+    CHECK_MESSAGE(check.worst < 1e-8, check.where);
+    const Matrix<double>*norm = tape.gradients().find(model.norm.bias), *last = tape.gradients().find(model.last.bias);
+    return std::pair(norm && norm->norm() > 0.1, last && last->norm() > 0.1);
+  };
+  CHECK(gradients_of_biases() == std::pair(true, true));
+  (void)inject_adapter_in_model(LoraConfig{.r = 2, .target_modules = {"first"}, .init_lora_weights = false}, model, "bob");
+  set_adapter(model, {"bob"});
+  CHECK(gradients_of_biases() == std::pair(false, false));
+  CHECK_FALSE(model.norm.bias.requires_grad());
+  set_requires_grad(model, {"alice"}, true);
+  set_adapter(model, {"alice"});
+  CHECK(gradients_of_biases() == std::pair(true, true));
+  set_requires_grad(model, {"alice"}, false);
+  CHECK_FALSE(model.norm.bias.requires_grad());
+
+  delete_adapter(model, "bob");
+  model.norm.bias.set_requires_grad(false);
+  delete_adapter(model, "alice");
+  CHECK_FALSE(model.last.bias.requires_grad());
+}

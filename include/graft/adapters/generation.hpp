@@ -112,6 +112,7 @@ class AdapterGeneration {
 struct PlainBias {
   std::string key;  ///< "norm.bias"
   ParameterData values;
+  bool base_trains = false;  ///< while the layer holds the trained values: whether the base's own want gradients
 };
 
 /// One adapter of a model: shared by all its sites.

@@ -37,6 +37,7 @@ void check_factor(double factor, std::string_view name) {
 template <class = OnDemand>
 void set_requires_grad_of(const ModelSites& model, unsigned id, bool value) {
   if (AdapterDirectory* directory = directory_of(model)) directory->set_wants_gradients(id, value);
+  AdapterRecord* record = nullptr;
   for (const auto& site : model.sites) {
     SiteTable* table = site->table();
     SiteEntry* entry = table ? table->find(id) : nullptr;
@@ -47,8 +48,9 @@ void set_requires_grad_of(const ModelSites& model, unsigned id, bool value) {
     if (SiteAdapter* here = entry->here()) here->copy_trains = here->copy && value;
     if (TokenRows* tokens = entry->tokens()) tokens->rows().set_requires_grad(value);
     if (ParameterData* bias = entry->bias()) bias->set_requires_grad(value);
-    for (PlainBias& bias : entry->record->plain_biases) bias.values.set_requires_grad(value);
+    record = entry->record.get();
   }
+  if (record) set_plain_biases_require_grad(model, *record, value);
 }
 GRAFT_SHARED_FUNCTION(set_requires_grad_of<>)
 

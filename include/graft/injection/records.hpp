@@ -213,8 +213,21 @@ inline void place_plain_biases(const ModelSites& model, AdapterRecord& record, b
       current.set_requires_grad(bias.values.requires_grad());
       tensor.write(bias.values.view(), false);
       bias.values = std::move(current);
+      if (!tensor.parameter) continue;
+      if (in_place) bias.base_trains = tensor.parameter->requires_grad();
+      tensor.parameter->set_requires_grad(in_place ? bias.values.requires_grad() : bias.base_trains);
     }
   record.plain_biases_in_place = in_place;
+}
+
+/// Whether they want gradients: the layers that hold them, too.
+inline void set_plain_biases_require_grad(const ModelSites& model, AdapterRecord& record, bool value) {
+  for (PlainBias& bias : record.plain_biases) {
+    bias.values.set_requires_grad(value);
+    if (!record.plain_biases_in_place) continue;
+    for (const BaseTensor& tensor : model.plain)
+      if (tensor.key == bias.key && tensor.parameter) tensor.parameter->set_requires_grad(value);
+  }
 }
 
 /// What a plain tensor of the base holds, or would hold if no adapter's bias stood in it.
