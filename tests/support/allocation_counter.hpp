@@ -11,23 +11,6 @@
 // them, else operator new alone (under sanitizers, which replace malloc themselves).
 // To be included by one source file of a program: it defines the functions that it counts.
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SUPPORT_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
-#define SUPPORT_SANITIZED 1
-#endif
-#endif
-
-namespace support {
-#if defined(__GLIBC__) && !defined(SUPPORT_SANITIZED)
-inline constexpr bool counts_malloc = true;
-#else
-inline constexpr bool counts_malloc = false;
-#endif
-
-}  // namespace support
-
 #if defined(__GLIBC__) && !defined(SUPPORT_SANITIZED)
 
 // operator new of libstdc++ and libc++ goes through these

@@ -1,9 +1,18 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdlib>
 
 // How often code takes memory from the heap. One source file of the program includes allocation_counter.hpp, which counts;
 // without it there is nothing to be seen.
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SUPPORT_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define SUPPORT_SANITIZED 1
+#endif
+#endif
 
 namespace support {
 
@@ -29,5 +38,12 @@ std::size_t bytes_of(F&& f) {
   f();
   return allocated_bytes - before;
 }
+
+/// Whether malloc is counted too; sanitizers replace it themselves.
+#if defined(__GLIBC__) && !defined(SUPPORT_SANITIZED)
+inline constexpr bool counts_malloc = true;
+#else
+inline constexpr bool counts_malloc = false;
+#endif
 
 }  // namespace support
