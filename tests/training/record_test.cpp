@@ -62,6 +62,16 @@ TEST_CASE("nothing is recorded below the first parameter that wants a gradient")
   CHECK((*tape.gradients().find(p) - x.array().square().matrix().colwise().sum()).norm() < 1e-14);
 }
 
+TEST_CASE("an op is asked for the gradients that somebody wants, and for no others") {
+  const Matrix<double> x = ramp<double>(2, 3);
+  std::vector<bool> wanted;
+  Tape tape;
+  const Var<double> in = tape.input(x, true);
+  tape.backward(custom(toy::WatchedProduct{{}, &wanted}, tape.input(x), in), x);
+  CHECK(wanted == std::vector<bool>{false, true});
+  CHECK((in.grad() - x.array().square().matrix()).norm() < 1e-14);
+}
+
 TEST_CASE("gradients of parameters add up until they are cleared, over passes too") {
   Parameter<double> p(Shape{3});
   p.set_requires_grad(true);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 #include <graft/training/record.hpp>
 
 /// Ops of a user's, with gradients that can be told by hand.
@@ -34,6 +36,17 @@ struct Product {
       graft::Out<T> to = dx[i];
       if (to.data()) to += (dy.array() * x[1 - i].array()).matrix();
     }
+  }
+};
+
+/// x ∘ y, and which gradients were asked for.
+struct WatchedProduct : Product {
+  std::vector<bool>* wanted;
+  template <class T>
+  void vjp(const graft::BatchView& batch, graft::Gradients& gradients, const graft::In<T>& dy, const graft::In<T>& y,
+           std::span<const graft::In<T>> x, std::span<const graft::Out<T>> dx) const {
+    *wanted = {dx[0].data() != nullptr, dx[1].data() != nullptr};
+    Product::vjp<T>(batch, gradients, dy, y, x, dx);
   }
 };
 
