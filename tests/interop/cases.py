@@ -133,6 +133,12 @@ def with_gradients(case):
             at = i + 1
     if at < len(steps):
         names = [s["names"] for s in steps[:at] if s["do"] == "set_adapter"][-1]
+    if case["model"]["sizes"].get("sparse"):  # torch transposes no sparse gradient
+        return case
+    configs = [a["config"] for a in case["adapters"]] + [s["written"]["config"] for s in steps if s.get("written")]
+    copies = any(c.get("modules_to_save") for c in configs)
+    if case["model"]["type"] in ("transposed", "user", "user_conv") and copies:
+        return case  # an optimiser needs a graft::Parameter, and these layers hold matrices of their own
     drawn_by_graft = any(s.get("unknown") for s in steps)  # PEFT then computes them from what graft saved
     case["steps"] = steps[:at] + [{"do": "gradients", "names": names, "read_back": drawn_by_graft}] + steps[at:]
     return case

@@ -12,7 +12,7 @@ from peft_side import distance
 
 TOLERANCE = {"f32": 1e-5, "f64": 1e-12}
 # A gradient sums over rows and positions what was rounded on the way forth and back.
-GRADIENT_TOLERANCE = {"f32": 3e-5, "f64": 1e-11}
+GRADIENT_TOLERANCE = {"f32": 5e-5, "f64": 1e-11}
 LARGEST = {"f32": 0.0, "f64": 0.0}  # deviation of an output within its tolerance, over all cases judged
 LARGEST_GRADIENT = {"f32": 0.0, "f64": 0.0}
 OWN_LAYERS = ("transposed", "user", "user_conv")  # their leaves print as the user's class, not as torch's
@@ -110,7 +110,7 @@ def judge_gradients(precision, reply, expected, rounding):
     mine = load_file(reply / "gradients.safetensors")
     tolerance = GRADIENT_TOLERANCE[precision]
     if precision == "f32":  # some models magnify rounding, in PEFT too
-        tolerance = max(tolerance, 4 * float(rounding))
+        tolerance = max(tolerance, 8 * float(rounding))
     for key, gradient in expected.items():
         if gradient.numel() == 0:  # all ranks are pruned
             continue
