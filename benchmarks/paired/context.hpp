@@ -134,5 +134,6 @@ void training_step(Context&);
 void injection_and_load(Context&);
 void sites(Context&);
 void tales_tokens(Context&);
+void tales_training(Context&);  // rows of the area that tales_tokens begins
 
 }  // namespace paired

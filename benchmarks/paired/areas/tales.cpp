@@ -117,6 +117,7 @@ void tales_tokens(Context& context) {
     evaluation(context, model, text, "tales, evaluation in batches of 8 x 128" + suffix);
     generation(context, model, prompt, "tales, generation" + suffix, "PEFT tales", 10.0);
   }
+  tales_training(context);
   smollm(context);
   Row other{.name = "tales in llama.cpp and openvino-genai", .reason = "the model exists in no format of theirs"};
   context.report.row(other);

@@ -149,6 +149,27 @@ def evaluate(job):
     return inferring(call)
 
 
+def fine_tune(job):
+    """Steps of ../../../examples/tales/recipe/adapters.py: 8 windows of 128 tokens at random places, AdamW, clipped."""
+    configs = {"lora": peft.LoraConfig(r=8, lora_alpha=16, target_modules=LLAMA_TARGETS),
+               "dora": peft.LoraConfig(r=8, lora_alpha=16, target_modules=LLAMA_TARGETS, use_dora=True),
+               "ia3": peft.IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"])}
+    model = transformers.LlamaForCausalLM.from_pretrained(job["base"], dtype=torch.float32, attn_implementation="sdpa")
+    model = peft.get_peft_model(model, configs[job["method"]]).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.0)
+    ids = torch.tensor(job["ids"])
+
+    def call():
+        places = torch.randint(len(ids) - 128, (8, 1)) + torch.arange(128)
+        logits = model(input_ids=ids[places], use_cache=False).logits
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[places + 1].flatten()).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+    return functools.partial(timed, call)
+
+
 def prompt(job):
     model = llama(job)
     ids = torch.tensor([job["ids"]])
@@ -164,7 +185,7 @@ def generate(job):
 
 
 JOBS = {"product": product, "lora": lora_forward, "mixed": mixed, "merge": merge, "train": train, "inject": inject,
-        "evaluate": evaluate, "prompt": prompt, "generate": generate}
+        "evaluate": evaluate, "fine_tune": fine_tune, "prompt": prompt, "generate": generate}
 torch.manual_seed(0)
 serve(f"torch {torch.__version__}, peft {peft.__version__}, transformers {transformers.__version__}",
       lambda job: JOBS[job["operation"]](job))

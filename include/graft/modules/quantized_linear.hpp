@@ -121,9 +121,9 @@ class QuantizedLinear {
     return report;
   }
 
+  [[nodiscard]] auto op() const { return Product{this, {false, detail::trains_bias(bias)}}; }
   /// x (n, in), or N-d with features last → (n, out) of the same kind.
   auto operator()(const auto& x) const { return detail::custom_linear(op(), x); }
-  [[nodiscard]] auto op() const { return Product{this, {false, detail::trains_bias(bias)}}; }
 
  private:
   friend struct layer_traits<QuantizedLinear>;
