@@ -14,7 +14,7 @@ namespace {
 struct ImageCase {
   using Scalar = double;
   using Layer = graft::Conv2d<double>;
-  static constexpr int r = 3;
+  [[maybe_unused]] static constexpr int r = 3;
   static Layer make() { return Layer(4, 6, {.kernel = {3, 2}, .stride = {1, 2}, .padding = {1, 0}}); }
   static auto input(Index n) { return awkward::GroupedConv2dCase<double>::input(n); }
 };

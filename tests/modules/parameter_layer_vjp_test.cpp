@@ -50,7 +50,7 @@ struct Broad {
 template <>
 struct graft::layer_traits<Broad> {
   using scalar = double;
-  static constexpr LayerKind kind = LayerKind::parameter;
+  [[maybe_unused]] static constexpr LayerKind kind = LayerKind::parameter;
   static Shape shape(const Broad&) { return {7, 13}; }
   static auto weight(auto& layer) { return in<double>(layer.store.data(), 7, 13, 20); }
 };

@@ -1,6 +1,8 @@
 #pragma once
 
 #include "attention.hpp"
+#include "elementwise.hpp"
+#include "normalise_backward.hpp"
 #include "transpose.hpp"
 
 namespace graft::kernels {
@@ -24,18 +26,17 @@ namespace detail {
   return std::min(s.rows, std::clamp<std::ptrdiff_t>(32768 / std::max<std::ptrdiff_t>(s.keys, 1) / 16 * 16, attention_rows, 64));
 }
 
-// The gradient of the scores from that of the weights p (count, keys): d[i,j] = scale * p[i,j] * (d[i,j] - dy[i] y[i]), and
-// zeros behind the keys that a query sees.
+// The gradient of the scores from that of the weights p (count, keys): to[i,j] = scale * p[i,j] * (d[i,j] - the sum of p[i] d[i]),
+// and zeros behind the keys that a query sees. That sum is dy[i] y[i] too, but only this one leaves nothing of what cancels
+// where one key has all the weight.
 template <class T>
-void attention_scores_backward(std::ptrdiff_t count, std::ptrdiff_t keys, std::ptrdiff_t head_dim, std::ptrdiff_t first,
-                               std::ptrdiff_t more, T scale, const T* p, const T* y, std::ptrdiff_t ldy, const T* dy,
-                               std::ptrdiff_t lddy, T* d) {
-  for (std::ptrdiff_t i = 0; i < count; ++i, p += keys, d += keys, y += ldy, dy += lddy) {
+void attention_scores_backward(std::ptrdiff_t count, std::ptrdiff_t keys, std::ptrdiff_t first, std::ptrdiff_t more, T scale,
+                               const T* p, const T* d, T* to) {
+  for (std::ptrdiff_t i = 0; i < count; ++i, p += keys, d += keys, to += keys) {
     const std::ptrdiff_t seen = std::min(keys, first + i * more);
-    T mean = 0;
-    for (std::ptrdiff_t c = 0; c < head_dim; ++c) mean += dy[c] * y[c];
-    for (std::ptrdiff_t j = 0; j < seen; ++j) d[j] = scale * p[j] * (d[j] - mean);
-    std::fill(d + seen, d + keys, T(0));
+    std::fill(to, to + keys, T(0));
+    softmax_backward<T>(1, seen, p, keys, d, keys, to, keys);
+    kernels::scale<T>(1, seen, scale, to, keys, to, keys);
   }
 }
 }  // namespace detail
@@ -45,13 +46,12 @@ void attention_scores_backward(std::ptrdiff_t count, std::ptrdiff_t keys, std::p
   return 3 * detail::attention_backward_rows(s) * s.keys;
 }
 
-/// Adds the gradients of attention's y = softmax(scale * q k^T) v. q, k, v: what it was given, y: what it wrote; dy (rows,
-/// heads * head_dim) is the gradient of the loss by y. The weights are made anew; query heads of a group add to one key head.
+/// Adds the gradients of attention's y = softmax(scale * q k^T) v. q, k, v: what it was given; dy (rows, heads * head_dim) is
+/// the gradient of the loss by y. The weights are made anew; query heads of a group add to one key head.
 /// scratch: attention_backward_scratch(shape) T.
 template <class T>
 void attention_backward(const AttentionShape& s, const T* q, std::ptrdiff_t ldq, const T* k, std::ptrdiff_t ldk, const T* v,
-                        std::ptrdiff_t ldv, const T* y, std::ptrdiff_t ldy, const T* dy, std::ptrdiff_t lddy,
-                        const AttentionGradients<T>& to, T* scratch) {
+                        std::ptrdiff_t ldv, const T* dy, std::ptrdiff_t lddy, const AttentionGradients<T>& to, T* scratch) {
   const std::ptrdiff_t d = s.head_dim, group = s.heads / s.kv_heads, more = s.causal ? 1 : 0;
   const std::ptrdiff_t most = detail::attention_backward_rows(s);
   const T* const none = nullptr;
@@ -67,12 +67,12 @@ void attention_backward(const AttentionShape& s, const T* q, std::ptrdiff_t ldq,
       }
       if (!to.dq && !to.dk) continue;
       product_nt(count, keys, d, dy_here, lddy, v + kv, ldv, none, scores, keys, false);
-      detail::attention_scores_backward(count, keys, d, first, more, T(detail::attention_scale(s)), weights, y + i * ldy + h * d, ldy,
-                                        dy_here, lddy, scores);
-      if (to.dq) product_nn(count, d, keys, scores, keys, k + kv, ldk, none, to.dq + i * to.lddq + h * d, to.lddq, true);
+      T* const by_scores = turned;  // free again
+      detail::attention_scores_backward(count, keys, first, more, T(detail::attention_scale(s)), weights, scores, by_scores);
+      if (to.dq) product_nn(count, d, keys, by_scores, keys, k + kv, ldk, none, to.dq + i * to.lddq + h * d, to.lddq, true);
       if (!to.dk) continue;
-      transpose(count, keys, scores, keys, turned, count);
-      product_nn(keys, d, count, turned, count, q_here, ldq, none, to.dk + kv, to.lddk, true);
+      transpose(count, keys, by_scores, keys, scores, count);
+      product_nn(keys, d, count, scores, count, q_here, ldq, none, to.dk + kv, to.lddk, true);
     }
 }
 

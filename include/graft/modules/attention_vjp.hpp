@@ -29,22 +29,22 @@ namespace detail {
 /// dq, dk, dv += the gradients of one sequence's attention, in pieces of heads on the host's threads. The views begin with
 /// its rows; null data: unwanted.
 template <class T>
-void attention_backward(const kernels::AttentionShape& shape, const In<T>& q, const In<T>& k, const In<T>& v, const In<T>& y,
-                        const In<T>& dy, const Out<T>& dq, const Out<T>& dk, const Out<T>& dv, Workspace* workspace) {
+void attention_backward(const kernels::AttentionShape& shape, const In<T>& q, const In<T>& k, const In<T>& v, const In<T>& dy,
+                        const Out<T>& dq, const Out<T>& dk, const Out<T>& dv, Workspace* workspace) {
   const auto at = [](const Out<T>& x, Index column) { return x.data() ? const_cast<T*>(x.data()) + column : nullptr; };
   const double work = 5 * double(shape.rows) * double(shape.keys) * double(q.cols());
   const auto go_back = [&](const kernels::AttentionShape& part, Index head, Index kv_head, T* scratch) {
     const kernels::AttentionGradients<T> to{at(dq, head),     dq.outerStride(),  at(dk, kv_head),
                                             dk.outerStride(), at(dv, kv_head), dv.outerStride()};
     kernels::attention_backward<T>(part, q.data() + head, q.outerStride(), k.data() + kv_head, k.outerStride(), v.data() + kv_head,
-                                   v.outerStride(), y.data() + head, y.outerStride(), dy.data() + head, dy.outerStride(), to, scratch);
+                                   v.outerStride(), dy.data() + head, dy.outerStride(), to, scratch);
   };
   for_each_head<T>(shape, work, kernels::attention_backward_scratch(shape), workspace, go_back);
 }
 /// The same for every sequence of a batch to itself.
 template <class T>
-void attention_backward(const AttentionOptions& options, const BatchView& batch, const In<T>& dy, const In<T>& y,
-                        std::span<const In<T>> x, std::span<const Out<T>> dx) {
+void attention_backward(const AttentionOptions& options, const BatchView& batch, const In<T>& dy, std::span<const In<T>> x,
+                        std::span<const Out<T>> dx) {
   if (!dx[0].data() && !dx[1].data() && !dx[2].data()) return;
   for (const Sequence& sequence : batch.sequences) {
     if (!sequence.rows) continue;
@@ -52,7 +52,7 @@ void attention_backward(const AttentionOptions& options, const BatchView& batch,
     const kernels::AttentionShape shape{.rows = sequence.rows, .keys = sequence.rows, .heads = options.heads,
                                         .kv_heads = options.kv_heads, .head_dim = dy.cols() / options.heads,
                                         .causal = options.causal, .scale = options.scale};
-    attention_backward<T>(shape, here(x[0]), here(x[1]), here(x[2]), here(y), here(dy), here(dx[0]), here(dx[1]), here(dx[2]),
+    attention_backward<T>(shape, here(x[0]), here(x[1]), here(x[2]), here(dy), here(dx[0]), here(dx[1]), here(dx[2]),
                           batch.workspace);
   }
 }
@@ -60,10 +60,10 @@ void attention_backward(const AttentionOptions& options, const BatchView& batch,
 
 /// The weights of the rows that see one another are made anew, a few rows at a time.
 template <class T>
-void ops::Attention::vjp(const BatchView& batch, Gradients&, const In<T>& dy, const In<T>& y, std::span<const In<T>> x,
+void ops::Attention::vjp(const BatchView& batch, Gradients&, const In<T>& dy, const In<T>&, std::span<const In<T>> x,
                          std::span<const Out<T>> dx) const {
   check_recorded(batch);
-  detail::attention_backward<T>(options, batch, dy, y, x, dx);
+  detail::attention_backward<T>(options, batch, dy, x, dx);
 }
 
 /// Row i of dy belongs to the i-th sequence that has rows.

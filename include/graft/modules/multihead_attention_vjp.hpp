@@ -23,9 +23,9 @@ void ops::PackedAttention::vjp(const BatchView& batch, Gradients& gradients, con
 
 /// As of an attention that sees everything.
 template <class T>
-void ops::AttentionAcross::vjp(const BatchView& batch, Gradients&, const In<T>& dy, const In<T>& y, std::span<const In<T>> x,
+void ops::AttentionAcross::vjp(const BatchView& batch, Gradients&, const In<T>& dy, const In<T>&, std::span<const In<T>> x,
                                std::span<const Out<T>> dx) const {
-  detail::attention_backward<T>({.heads = heads, .kv_heads = heads, .causal = false}, batch, dy, y, x, dx);
+  detail::attention_backward<T>({.heads = heads, .kv_heads = heads, .causal = false}, batch, dy, x, dx);
 }
 
 }  // namespace graft
