@@ -7,18 +7,8 @@
 using graft::Index;
 using peft_gradients::check;
 using site_gradients::check_method;
+using site_gradients::ImageCase;
 using site_gradients::Probe;
-
-namespace {
-/// A convolution with a kernel and a stride of its own for each axis.
-struct ImageCase {
-  using Scalar = double;
-  using Layer = graft::Conv2d<double>;
-  [[maybe_unused]] static constexpr int r = 3;
-  static Layer make() { return Layer(4, 6, {.kernel = {3, 2}, .stride = {1, 2}, .padding = {1, 0}}); }
-  static auto input(Index n) { return awkward::GroupedConv2dCase<double>::input(n); }
-};
-}  // namespace
 
 TEST_CASE("AdaLoRA has the gradients of its forward") {
   check_method<awkward::LinearCase<double>, laws::AdaLoraMethod>();

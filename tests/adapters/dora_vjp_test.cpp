@@ -9,18 +9,11 @@
 using graft::Index;
 using peft_gradients::check;
 using site_gradients::PlainEmbeddingCase;
+using site_gradients::ImageCase;
 using site_gradients::Probe;
 using site_gradients::without_biases;
 
 namespace {
-/// A convolution with a kernel and a stride of its own for each axis.
-struct ImageCase {
-  using Scalar = double;
-  using Layer = graft::Conv2d<double>;
-  [[maybe_unused]] static constexpr int r = 3;
-  static Layer make() { return Layer(4, 6, {.kernel = {3, 2}, .stride = {1, 2}, .padding = {1, 0}}); }
-  static auto input(Index n) { return awkward::GroupedConv2dCase<double>::input(n); }
-};
 const std::vector<int> recorded_ids{3, 8, 0, 8, 12};
 template <class Case>
 void dora_has_gradients(double weight = 1) {

@@ -62,7 +62,7 @@ Matrix<T> gradient(const L& layer, Gradients& gradients, Trained trained = {}, b
   const support::Strided<T> dy(dy_of_all<T>()), x(x_of_all<T>());
   support::Strided<T> dx(Matrix<T>::Constant(2, row.size(), T(0.5)));
   graft::Workspace workspace;
-  graft::conv_vjp<L, T>(layer, {.workspace = &workspace}, gradients, dy.in(), dy.in(), x.in(), row,
+  graft::conv_vjp<L, T>(layer, {.workspace = &workspace}, gradients, dy.in(), x.in(), row,
                         wanted ? dx.out() : graft::out<T>(nullptr, 0, 0), trained);
   CHECK(workspace.in_use() == 0);
   CHECK(dx.gaps_are_intact());

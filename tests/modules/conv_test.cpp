@@ -6,6 +6,7 @@
 #include <doctest/doctest.h>
 
 #include "support/cutting_host.hpp"
+#include "support/recorded_shape.hpp"
 
 namespace {
 
@@ -148,17 +149,6 @@ TEST_CASE("convolutions: a larger picture needs no more scratch, and the workspa
   CHECK(scratch_of(512) <= 2 * sizeof(float) * 27 * (768 + 32));
 }
 
-namespace training {
-struct Value {};
-template <class Op>
-bool record_shaped(const Op& op, const Value&) {
-  const graft::Shape row{3, 7, 6};
-  return op.shape(std::span(&row, 1)).rank() == 3;
-}
-}  // namespace training
-template <>
-inline constexpr bool graft::is_recorded<training::Value> = true;
-
 TEST_CASE("convolutions: a value of training goes with the op to whoever records it") {
-  CHECK(graft::Conv2d<>(3, 5, {.kernel = 3})(training::Value{}));
+  CHECK(graft::Conv2d<>(3, 5, {.kernel = 3})(support::ShapedRecording{}));
 }

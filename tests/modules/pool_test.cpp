@@ -4,6 +4,8 @@
 
 #include <doctest/doctest.h>
 
+#include "support/recorded_shape.hpp"
+
 namespace {
 using Tensor = Eigen::Tensor<double, 4, Eigen::RowMajor>;
 
@@ -51,17 +53,6 @@ TEST_CASE("pooling: rows without a height and a width are a ShapeError") {
   CHECK_THROWS_AS((void)graft::max_pool2d(input(), {.kernel = 9}), graft::ShapeError);
 }
 
-namespace training {
-struct Value {};
-template <class Op>
-bool record_shaped(const Op& op, const Value&) {
-  const graft::Shape row{3, 7, 6};
-  return op.shape(std::span(&row, 1)).rank() == 3;
-}
-}  // namespace training
-template <>
-inline constexpr bool graft::is_recorded<training::Value> = true;
-
 TEST_CASE("pooling: a value of training goes with the op to whoever records it") {
-  CHECK(graft::max_pool2d(training::Value{}, {.kernel = 2}));
+  CHECK(graft::max_pool2d(support::ShapedRecording{}, {.kernel = 2}));
 }

@@ -124,7 +124,7 @@ struct Probe {
     Matrix<T> written = dy;
     dx.setZero(x.rows.rows(), x.rows.cols());
     gradients.clear();
-    vjp().backward(batch.view(), x.view(), graft::in<T>(y), graft::out(written),
+    vjp().backward(batch.view(), x.view(), graft::out(written),
                    graft::out<T>(wants_dx && dx.size() ? dx.data() : nullptr, dx.rows(), dx.cols()), gradients, dropout);
   }
   [[nodiscard]] double loss() {
@@ -253,5 +253,14 @@ void check_method() {
   trained::inject(Method<Case>::config(), probe.net, "a");
   probe.check_all({"a"});
 }
+
+/// A convolution with a kernel and a stride of its own for each axis.
+struct ImageCase {
+  using Scalar = double;
+  using Layer = graft::Conv2d<double>;
+  static constexpr int r = 3;
+  static Layer make() { return Layer(4, 6, {.kernel = {3, 2}, .stride = {1, 2}, .padding = {1, 0}}); }
+  static auto input(graft::Index n) { return awkward::GroupedConv2dCase<double>::input(n); }
+};
 
 }  // namespace site_gradients

@@ -39,10 +39,9 @@ class SiteVjp {
   }
 
   /// Adds to dx, and to `gradients` for parameters that want one, the gradients of forward(batch, x) with the same `dropout`,
-  /// given that by its result y. dx.data() null: nobody wants it. dy is written over.
-  void backward(const BatchView& batch, const SiteInput<T>& x, const In<T>& y, Out<T> dy, Out<T> dx, Gradients& gradients,
+  /// given that by its result, dy. dx.data() null: nobody wants it. dy is written over.
+  void backward(const BatchView& batch, const SiteInput<T>& x, Out<T> dy, Out<T> dx, Gradients& gradients,
                 const DropoutStream& dropout) const {
-    (void)y;
     const detail::SelectedAdapters selected(table_, batch);
     if (selected.empty()) return detail::base_vjp<L, T>(layer(), {}, x, in<T>(dy), dx, batch.workspace, gradients);
     detail::SiteBackward<L, As...>(layer(), *table_, batch, selected, gradients, dropout).run(x, dy, dx);

@@ -10,12 +10,7 @@ namespace detail {
 template <class T>
 void col2im_line(const ConvGeometry& g, const T* from, std::ptrdiff_t kernel_column, std::ptrdiff_t first, std::ptrdiff_t count,
                  T* line) {
-  const std::ptrdiff_t size = g.input[2], stride = g.stride[2];
-  const std::ptrdiff_t start = first * stride - g.padding_before[2] + kernel_column * g.dilation[2];
-  const auto steps_up_to = [&](std::ptrdiff_t limit) {  // outputs that read below `limit`
-    return limit <= start ? 0 : std::min(count, (limit - start + stride - 1) / stride);
-  };
-  const std::ptrdiff_t inside = steps_up_to(0), behind = steps_up_to(size);
+  const auto [size, stride, start, inside, behind] = line_reach(g, kernel_column, first, count);
   const auto at_border = [&](std::ptrdiff_t j) {
     const std::ptrdiff_t i = padded_index(start + j * stride, size, g.padding_mode);
     if (i >= 0) line[i] += from[j];

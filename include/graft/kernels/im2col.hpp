@@ -25,17 +25,25 @@ inline std::ptrdiff_t padded_index(std::ptrdiff_t i, std::ptrdiff_t size, Paddin
   return -1;
 }
 
-// `count` neighbouring outputs of one line, from output column `first`, read through one element of the
-// kernel.
-template <class T>
-void im2col_line(const ConvGeometry& g, const T* line, std::ptrdiff_t kernel_column, std::ptrdiff_t first,
-                 std::ptrdiff_t count, T* to) {
+// What `count` neighbouring outputs of one line, from output column `first`, read through one element of the kernel: output j
+// at start + j * stride, which is inside of the line of `size` elements from `inside` on up to `behind`.
+struct LineReach {
+  std::ptrdiff_t size, stride, start, inside, behind;
+};
+inline LineReach line_reach(const ConvGeometry& g, std::ptrdiff_t kernel_column, std::ptrdiff_t first, std::ptrdiff_t count) {
   const std::ptrdiff_t size = g.input[2], stride = g.stride[2];
   const std::ptrdiff_t start = first * stride - g.padding_before[2] + kernel_column * g.dilation[2];
   const auto steps_up_to = [&](std::ptrdiff_t limit) {  // outputs that read below `limit`
     return limit <= start ? 0 : std::min(count, (limit - start + stride - 1) / stride);
   };
-  const std::ptrdiff_t inside = steps_up_to(0), behind = steps_up_to(size);
+  return {size, stride, start, steps_up_to(0), steps_up_to(size)};
+}
+
+// Writes what they read, zeros of the padding too.
+template <class T>
+void im2col_line(const ConvGeometry& g, const T* line, std::ptrdiff_t kernel_column, std::ptrdiff_t first,
+                 std::ptrdiff_t count, T* to) {
+  const auto [size, stride, start, inside, behind] = line_reach(g, kernel_column, first, count);
   const auto at_border = [&](std::ptrdiff_t j) {
     const std::ptrdiff_t i = padded_index(start + j * stride, size, g.padding_mode);
     to[j] = i < 0 ? T(0) : line[i];

@@ -71,8 +71,8 @@ namespace graft {
 /// and has the layout that the layer stores, (in/groups · kernel…, out) for a column-major (out, in/groups · kernel…).
 /// @throws TrainingError, before anything is added, where the traits show too little.
 template <class L, class T>
-void conv_vjp(const L& layer, const BatchView& batch, Gradients& gradients, const In<T>& dy, [[maybe_unused]] const In<T>& y,
-              const In<T>& x, const Shape& row, Out<T> dx, Trained trained) {
+void conv_vjp(const L& layer, const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& x,
+              const Shape& row, Out<T> dx, Trained trained) {
   using traits = detail::traits_of<L>;
   if constexpr (requires { traits::op(layer).trained; } && !detail::HasOwnConvVjp<L, T>) {
     auto op = traits::op(layer);

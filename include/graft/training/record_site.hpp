@@ -38,7 +38,7 @@ class SiteStep final : public RecordedStep {
     if (!y_->grad) return;
     with_view(batch_, x_.count(), tape, [&](const BatchView& view) {
       const Out<T> dx = from_ ? tape.grad_of(*from_) : out<T>(nullptr, 0, 0);
-      SiteVjp<L, As...>(layer_, table_).backward(view, x_, std::as_const(*y_).in(), y_->grad_out(), dx, tape.gradients(), dropout_);
+      SiteVjp<L, As...>(layer_, table_).backward(view, x_, y_->grad_out(), dx, tape.gradients(), dropout_);
     });
     tape.release(*y_);
   }
