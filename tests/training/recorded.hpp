@@ -20,12 +20,12 @@ namespace recorded {
 
 using graft::Index;
 
-inline const graft::StateDict& file(const std::string& name) {
+inline const graft::StateDict& file(std::string_view name) {
   static std::vector<std::pair<std::string, std::unique_ptr<graft::StateDict>>> files;
   for (const auto& [known, values] : files)
     if (known == name) return *values;
-  files.emplace_back(name, std::make_unique<graft::StateDict>(
-                               graft::safetensors::load_file(std::string(GRAFT_TEST_DATA) + "/training/" + name + ".safetensors")));
+  const std::string path = GRAFT_TEST_DATA "/training/" + std::string(name) + ".safetensors";
+  files.emplace_back(name, std::make_unique<graft::StateDict>(graft::safetensors::load_file(path)));
   return *files.back().second;
 }
 inline const graft::StateDict& optimizers() { return file("optimizers"); }
