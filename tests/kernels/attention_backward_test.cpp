@@ -196,7 +196,7 @@ TEST_CASE("the gradients of attention are torch's, of grouped queries behind ear
     dq.assign(24, 0);
     dk.assign(30, 0);
     dv.assign(30, 0);
-    std::vector<double> y(24), scratch(64);
+    std::vector<double> y(24), scratch(std::size_t(std::max(kernels::attention_scratch(s), kernels::attention_backward_scratch(s))));
     kernels::attention(s, q.data(), 12, k.data(), 6, v.data(), 6, y.data(), 12, scratch.data());
     kernels::attention_backward<double>(s, q.data(), 12, k.data(), 6, v.data(), 6, dy.data(), 12,
                                         {dq.data(), 12, dk.data(), 6, dv.data(), 6}, scratch.data());

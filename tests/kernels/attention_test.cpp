@@ -73,6 +73,12 @@ TEST_CASE("attention is softmax(scale * q k^T) v for every head, causal or not")
                                .causal = false,
                                .scale = 0.3});
     }
+  for (const Index d : {1, 16, 21, 80}) {  // so many queries that keys are packed, in strips that end where a query's do and do not
+    check_attention<float>({.rows = 100, .keys = 100, .heads = 2, .kv_heads = 2, .head_dim = d});
+    check_attention<float>({.rows = 33, .keys = 97, .heads = 6, .kv_heads = 2, .head_dim = d, .offset = 64});
+    check_attention<double>({.rows = 50, .keys = 31, .heads = 2, .kv_heads = 1, .head_dim = d, .causal = false, .scale = 0.3});
+    check_attention<double>({.rows = 97, .keys = 97, .head_dim = d});
+  }
   check_attention<float>({.rows = 3, .keys = 1200, .heads = 2, .kv_heads = 1, .head_dim = 9, .offset = 1197});
 }
 
@@ -85,8 +91,8 @@ TEST_CASE("attention gives torch's numbers") {
   const auto q = rows_of_heads(lattice<float>(24), 4, 2, 3),
              k = rows_of_heads(lattice<float>(30, 29, 5, 13), 2, 5, 3),
              v = rows_of_heads(lattice<float>(30, 7, 3, 11), 2, 5, 3);
-  std::vector<float> y(24), scratch(64);
   AttentionShape s{.rows = 2, .keys = 5, .heads = 4, .kv_heads = 2, .head_dim = 3, .offset = 3};
+  std::vector<float> y(24), scratch(std::size_t(kernels::attention_scratch(s)));
   kernels::attention(s, q.data(), 12, k.data(), 6, v.data(), 6, y.data(), 12, scratch.data());
   CHECK(close(y,
               {-0.92332441426787859,
@@ -127,25 +133,28 @@ TEST_CASE("attention gives torch's numbers") {
 }
 
 TEST_CASE("decoding row by row gives the bits of the whole prompt") {
-  const Index rows = 40, d = 9;
-  const Matrix<float> q(rows, 4 * d, 1), k(rows, 2 * d, 2), v(rows, 2 * d, 3);
-  std::vector<float> whole(std::size_t(rows * 4 * d)), decoded(whole), scratch(2000);
-  kernels::attention({.rows = rows, .keys = rows, .heads = 4, .kv_heads = 2, .head_dim = d}, q.data(), q.ld,
-                     k.data(), k.ld, v.data(), v.ld, whole.data(), 4 * d, scratch.data());
-  for (Index i = 0; i < rows; ++i)
-    kernels::attention({.rows = 1, .keys = i + 1, .heads = 4, .kv_heads = 2, .head_dim = d, .offset = i},
-                       &q(i, 0), q.ld, k.data(), k.ld, v.data(), v.ld, decoded.data() + i * 4 * d, 4 * d,
-                       scratch.data());
-  CHECK(whole == decoded);
+  for (const Index rows : {40, 70})  // with keys as they stand, and packed
+    for (const Index d : {9, 33}) {
+      const Matrix<float> q(rows, 4 * d, 1), k(rows, 2 * d, 2), v(rows, 2 * d, 3);
+      const AttentionShape prompt{.rows = rows, .keys = rows, .heads = 4, .kv_heads = 2, .head_dim = d};
+      std::vector<float> whole(std::size_t(rows * 4 * d)), decoded(whole), scratch(std::size_t(kernels::attention_scratch(prompt)));
+      kernels::attention(prompt, q.data(), q.ld, k.data(), k.ld, v.data(), v.ld, whole.data(), 4 * d, scratch.data());
+      for (Index i = 0; i < rows; ++i)
+        kernels::attention({.rows = 1, .keys = i + 1, .heads = 4, .kv_heads = 2, .head_dim = d, .offset = i}, &q(i, 0), q.ld,
+                           k.data(), k.ld, v.data(), v.ld, decoded.data() + i * 4 * d, 4 * d, scratch.data());
+      CHECK(whole == decoded);
+    }
 }
 
 TEST_CASE("NaN in a key reaches the queries that see it") {
-  const Index rows = 6, d = 5;
-  const Matrix<float> q(rows, d, 1), v(rows, d, 3);
-  Matrix<float> k(rows, d, 2);
-  k(4, 0) = std::numeric_limits<float>::quiet_NaN();
-  std::vector<float> y(std::size_t(rows * d)), scratch(64);
-  kernels::attention({.rows = rows, .keys = rows, .head_dim = d}, q.data(), q.ld, k.data(), k.ld, v.data(),
-                     v.ld, y.data(), d, scratch.data());
-  for (Index i = 0; i < rows; ++i) CHECK(std::isnan(y[std::size_t(i * d)]) == (i >= 4));
+  for (const Index rows : {6, 100}) {
+    const Index d = 5;
+    const Matrix<float> q(rows, d, 1), v(rows, d, 3);
+    Matrix<float> k(rows, d, 2);
+    k(4, 0) = std::numeric_limits<float>::quiet_NaN();
+    const AttentionShape s{.rows = rows, .keys = rows, .head_dim = d};
+    std::vector<float> y(std::size_t(rows * d)), scratch(std::size_t(kernels::attention_scratch(s)));
+    kernels::attention(s, q.data(), q.ld, k.data(), k.ld, v.data(), v.ld, y.data(), d, scratch.data());
+    for (Index i = 0; i < rows; ++i) CHECK(std::isnan(y[std::size_t(i * d)]) == (i >= 4));
+  }
 }

@@ -33,9 +33,10 @@ void check_dots(Index n, Index cols, Index depth, bool with_bias, bool accumulat
   kernels::product_nt(n, cols, depth, x.data(), x.ld, w.data(), w.ld, b, dots.data(), dots.ld, accumulate);
   for (const bool packs_x : {false, true}) {
     y = before;
-    std::vector<T> panels(std::size_t(kernels::dot_panels_scratch<T>(depth)) + 1, T(99));
+    std::vector<T> panels(std::size_t(kernels::dot_panels_scratch<T>(depth, cols)) + 1, T(99));
     std::vector<T> packed(std::size_t(kernels::dot_rows_scratch<T>(n, depth)) + 1, T(99));
-    kernels::dots_over_panels(n, cols, depth, x.data(), x.ld, w.data(), w.ld, b, y.data(), y.ld, accumulate, panels.data(),
+    kernels::pack_dot_panels(cols, depth, w.data(), w.ld, panels.data());
+    kernels::dots_over_panels(n, cols, depth, x.data(), x.ld, static_cast<const T*>(panels.data()), b, y.data(), y.ld, accumulate,
                               packs_x ? packed.data() : nullptr);
     CHECK(same_bits(y, dots));
     CHECK(y.gaps_are_intact());
@@ -58,7 +59,7 @@ void check_dots(Index n, Index cols, Index depth, bool with_bias, bool accumulat
 template <class T, class W>
 void check_all() {
   for (const Index depth : awkward)
-    for (const Index cols : {1, 7, 13, 33, 47, 48})
+    for (const Index cols : {1, 7, 13, 33, 47, 48, 97})
       check_dots<T, W>(depth % 2 != 0 ? 5 : 12, cols, depth, depth % 3 != 0, cols % 2 != 0, Matrix<T>(depth % 2 != 0 ? 5 : 12, depth, 1));
   for (const Index n : {1, 2, 3, 4, 63, 65}) check_dots<T, W>(n, 48, 384, true, true, Matrix<T>(n, 384, 1));
   check_dots<T, W>(9, 41, 512, true, false, Matrix<T>(9, 512, 1));
@@ -71,6 +72,21 @@ TEST_CASE("dots over panels have the bits of dots") {
   check_all<double, double>();
   check_all<float, graft::bf16>();
   check_all<float, graft::f16>();
+}
+
+TEST_CASE("the first of many outputs have their bits") {
+  const Index n = 7, depth = 21, all = 137;
+  const Matrix<float> x(n, depth, 1), w(all, depth, 2), before(n, all, 3);
+  const float* none = nullptr;
+  std::vector<float> panels(std::size_t(kernels::dot_panels_scratch<float>(depth, all)));
+  kernels::pack_dot_panels(all, depth, w.data(), w.ld, panels.data());
+  for (const Index cols : {Index(48), Index(96), all}) {
+    CAPTURE(cols);
+    Matrix<float> y = before, dots = before;
+    kernels::product_nt(n, cols, depth, x.data(), x.ld, w.data(), w.ld, none, dots.data(), dots.ld, false);
+    kernels::dots_over_panels<float>(n, cols, depth, x.data(), x.ld, panels.data(), none, y.data(), y.ld, false, nullptr);
+    CHECK(same_bits(y, dots));  // and what lies behind them is as it was
+  }
 }
 
 TEST_CASE("the smallest numbers, infinity and the signs of zeros are those of dots") {
@@ -94,8 +110,9 @@ TEST_CASE("a NaN reaches the outputs of its row, and no others") {
   x(4, 20) = std::numeric_limits<float>::quiet_NaN();
   std::vector<float> panels(std::size_t(kernels::dot_panels_scratch<float>(21)));
   std::vector<float> packed(std::size_t(kernels::dot_rows_scratch<float>(6, 21)));
+  kernels::pack_dot_panels(37, 21, w.data(), w.ld, panels.data());
   for (float* rows : {static_cast<float*>(nullptr), packed.data()}) {
-    kernels::dots_over_panels(6, 37, 21, x.data(), x.ld, w.data(), w.ld, none, y.data(), y.ld, false, panels.data(), rows);
+    kernels::dots_over_panels<float>(6, 37, 21, x.data(), x.ld, panels.data(), none, y.data(), y.ld, false, rows);
     for (Index i = 0; i < 6; ++i)
       for (Index o = 0; o < 37; ++o) CHECK(std::isnan(y(i, o)) == (i == 4));
   }

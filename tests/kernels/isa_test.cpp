@@ -15,6 +15,10 @@ TEST_CASE("the instruction set is one that was compiled and that the processor h
   CHECK(int(chosen) <= GRAFT_BEST_ISA);
 }
 
+TEST_CASE("only registers of 64 bytes are split") {
+  if (kernels::isa() != Isa::avx512) CHECK(!kernels::splits_registers());
+}
+
 TEST_CASE("the environment chooses among what the processor has, and what it does not know is passed over") {
   const char* before = std::getenv("GRAFT_ISA");
   const std::string kept = before ? before : "";
