@@ -38,24 +38,25 @@ class AdaLora::State final : public AdapterState<T> {
  public:
   State(const AdaLoraConfig& config, const LayerFacts& facts, const AdapterPlan& plan)
       : facts_(facts),
-        r_(plan.r),
-        scaling_(plan.lora_alpha > 0 ? plan.lora_alpha : double(plan.r)),  // the kept rank, as PEFT has it after loading
+        lora_alpha_(plan.lora_alpha),
         dropout_(config.lora_dropout),
         is_identity_(config.init_lora_weights) {
     const Index width = facts.in * (facts.kind == LayerKind::conv ? facts.conv.kernel.size() : 1);
-    a_ = ParameterData(dtype_of<T>, {r_, width});
-    b_ = ParameterData(dtype_of<T>, {facts.out, r_});
-    e_ = ParameterData(dtype_of<T>, {r_, 1});
+    a_ = ParameterData(dtype_of<T>, {plan.r, width});
+    b_ = ParameterData(dtype_of<T>, {facts.out, plan.r});
+    e_ = ParameterData(dtype_of<T>, {plan.r, 1});
     ranknum_ = ParameterData(dtype_of<T>, {1});
-    fill_constant(ranknum_, r_ == 0 ? 0 : config.init_r);
+    fill_constant(ranknum_, plan.r == 0 ? 0 : config.init_r);
     for (ParameterData* parameter : {&a_, &b_, &e_}) parameter->set_requires_grad(!config.inference_mode);
   }
 
   [[nodiscard]] PeftType type() const override { return PeftType::adalora; }
   [[nodiscard]] std::unique_ptr<AnyAdapterState> clone() const override { return detail::make_unique_as<AnyAdapterState, State>(*this); }
   [[nodiscard]] bool is_meta() const override { return a_.is_meta() || b_.is_meta() || e_.is_meta(); }
-  [[nodiscard]] Index rank() const override { return r_; }
-  [[nodiscard]] double scaling() const override { return scaling_; }
+  [[nodiscard]] Index rank() const override { return a_.shape().rows(); }
+  [[nodiscard]] double scaling() const override {
+    return lora_alpha_ > 0 ? lora_alpha_ : double(rank());  // the kept rank, as PEFT has it after loading
+  }
   [[nodiscard]] double dropout() const override { return dropout_; }
 
   [[nodiscard]] std::vector<AdapterParameter> parameters() override {
@@ -72,7 +73,7 @@ class AdaLora::State final : public AdapterState<T> {
   }
 
   void update(const SiteInput<T>& x, Out<T> y, double weight, const BaseWeight<T>&, Workspace* workspace) const override {
-    if (r_ == 0) return;
+    if (rank() == 0) return;
     const T kappa = kappa_of(weight);
     if (facts_.kind == LayerKind::linear) update_linear(x.rows, y, kappa, workspace);
     else update_conv(x, y, kappa, workspace);
@@ -96,18 +97,18 @@ class AdaLora::State final : public AdapterState<T> {
                         "leave it unmerged"};
   }
   [[nodiscard]] double delta_bound(double weight) const override {
-    return std::abs(double(kappa_of(weight))) * double(r_) * largest(a_) * largest(b_) * largest(e_);
+    return std::abs(double(kappa_of(weight))) * double(rank()) * largest(a_) * largest(b_) * largest(e_);
   }
   void add_delta(Index begin, Out<T> rows, double weight, Workspace* workspace) const override {
-    const Index width = rows.cols();
+    const Index width = rows.cols(), r = rank();
     const detail::Values<T> a(a_, workspace), b(b_, workspace), e(e_, workspace);
-    const Scratch<T> scratch(workspace, kernels::low_rank_delta_scratch(width, r_));
-    kernels::add_low_rank_delta<T>(rows.rows(), width, r_, b.data() + begin * r_, r_, e.data(), kappa_of(weight), a.data(), width,
+    const Scratch<T> scratch(workspace, kernels::low_rank_delta_scratch(width, r));
+    kernels::add_low_rank_delta<T>(rows.rows(), width, r, b.data() + begin * r, r, e.data(), kappa_of(weight), a.data(), width,
                                    rows.data(), rows.outerStride(), scratch.data());
   }
 
  private:
-  [[nodiscard]] T kappa_of(double weight) const { return T(weight * scaling_ / (double(data(ranknum_)[0]) + 1e-5)); }
+  [[nodiscard]] T kappa_of(double weight) const { return T(weight * scaling() / (double(data(ranknum_)[0]) + 1e-5)); }
 
   void update_linear(const In<T>& x, Out<T> y, T kappa, Workspace* workspace) const {
     if (is_narrow()) return detail::add_narrow_update<T>(x, a_, b_, packed_b_, &e_, kappa, nullptr, y, workspace);
@@ -115,8 +116,9 @@ class AdaLora::State final : public AdapterState<T> {
     detail::add_terms<T>(std::span(&term, 1), x, nullptr, y, workspace);
   }
   [[nodiscard]] kernels::LowRankTerm<T> term_of(Index n, Index out, T kappa) const {
-    if (r_ == 0) return {};
-    return {r_, data(a_), packed_b_.get(b_, n, out, r_), data(e_), kappa, nullptr, data(b_)};
+    const Index r = rank();
+    if (r == 0) return {};
+    return {r, data(a_), packed_b_.get(b_, n, out, r), data(e_), kappa, nullptr, data(b_)};
   }
   [[nodiscard]] bool is_narrow() const {
     return detail::is_narrow<T>(a_) || detail::is_narrow<T>(b_) || detail::is_narrow<T>(e_);
@@ -126,9 +128,9 @@ class AdaLora::State final : public AdapterState<T> {
     kernels::ConvGeometry geometry = detail::conv_geometry(facts_.conv, x.row_shape);
     geometry.padding_mode = PaddingMode::zeros;  // as PEFT, whatever the base's is
     const detail::Values<T> a(a_, workspace), b(b_, workspace), e(e_, workspace);
-    const Scratch<T> scratch(workspace, kernels::low_rank_conv_scratch(geometry, r_));
+    const Scratch<T> scratch(workspace, kernels::low_rank_conv_scratch(geometry, rank()));
     for (Index i = 0; i < x.rows.rows(); ++i)
-      kernels::low_rank_conv_update<T>(geometry, r_, x.rows.data() + i * x.rows.outerStride(), a.data(), b.data(), e.data(), kappa,
+      kernels::low_rank_conv_update<T>(geometry, rank(), x.rows.data() + i * x.rows.outerStride(), a.data(), b.data(), e.data(), kappa,
                                        nullptr, y.data() + i * y.outerStride(), scratch.data());
   }
 
@@ -138,8 +140,7 @@ class AdaLora::State final : public AdapterState<T> {
   [[nodiscard]] static const T* data(const ParameterData& parameter) { return reinterpret_cast<const T*>(parameter.data()); }
 
   LayerFacts facts_;
-  Index r_;
-  double scaling_;
+  double lora_alpha_;
   double dropout_;
   bool is_identity_;
   ParameterData a_, b_, e_, ranknum_;

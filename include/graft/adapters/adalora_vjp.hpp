@@ -11,7 +11,8 @@ namespace graft {
 template <class T>
 template <class>
 void AdaLora::State<T>::update_vjp(const UpdateGradient<T>& to) const {
-  if (r_ == 0) return;
+  const Index r = rank();
+  if (r == 0) return;
   const SiteInput<T>& x = to.dropped ? to.dropped->x : to.x;
   const Out<T>& dx = to.dropped ? to.dropped->dx : to.dx;
   const T kappa = kappa_of(to.weight);
@@ -21,19 +22,19 @@ void AdaLora::State<T>::update_vjp(const UpdateGradient<T>& to) const {
   T* const d_e = detail::gradient_of<T>(e_, to.gradients);
   const Index n = x.rows.rows(), in = x.rows.cols(), out = to.g.cols(), stride = x.rows.outerStride();
   if (facts_.kind == LayerKind::linear) {
-    const Scratch<T> scratch(to.workspace, kernels::low_rank_backward_scratch<T>(n, in, out, r_));
+    const Scratch<T> scratch(to.workspace, kernels::low_rank_backward_scratch<T>(n, in, out, r));
     const kernels::LowRankGradients<T> gradients{d_a, d_b, d_e, const_cast<T*>(dx.data()), dx.outerStride()};
-    kernels::low_rank_backward<T>(n, in, out, r_, x.rows.data(), stride, a.data(), b.data(), e.data(), kappa, to.g.data(),
+    kernels::low_rank_backward<T>(n, in, out, r, x.rows.data(), stride, a.data(), b.data(), e.data(), kappa, to.g.data(),
                                   to.g.outerStride(), nullptr, gradients, scratch.data());
     return;
   }
   kernels::ConvGeometry geometry = detail::conv_geometry(facts_.conv, x.row_shape);
   geometry.padding_mode = PaddingMode::zeros;
   kernels::LowRankConvGradients<T> gradients{.dA = d_a, .dB = d_b, .de = d_e};
-  const Scratch<T> scratch(to.workspace, kernels::low_rank_conv_backward_scratch(geometry, r_));
+  const Scratch<T> scratch(to.workspace, kernels::low_rank_conv_backward_scratch(geometry, r));
   for (Index i = 0; i < n; ++i) {
     gradients.dx = dx.data() ? const_cast<T*>(dx.data()) + i * dx.outerStride() : nullptr;
-    kernels::low_rank_conv_backward<T>(geometry, r_, x.rows.data() + i * stride, a.data(), b.data(), e.data(), kappa,
+    kernels::low_rank_conv_backward<T>(geometry, r, x.rows.data() + i * stride, a.data(), b.data(), e.data(), kappa,
                                        to.g.data() + i * to.g.outerStride(), gradients, scratch.data());
   }
 }

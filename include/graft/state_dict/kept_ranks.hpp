@@ -23,17 +23,30 @@ template <class = OnDemand>
   return nullptr;
 }
 
-/// A copy of the kept rows of a matrix, or of its kept columns.
+/// Of a matrix of an adapter the rows, or columns, that belong to ranks that were kept.
+struct KeptPart {
+  const ParameterData* matrix;
+  const std::vector<bool>* kept;  ///< of each rank
+  bool of_columns;
+
+  [[nodiscard]] Index count() const { return Index(std::count(kept->begin(), kept->end(), true)); }
+  [[nodiscard]] Shape shape() const {
+    return {of_columns ? matrix->shape().rows() : count(), of_columns ? count() : matrix->shape().cols()};
+  }
+};
+
+/// A copy of it.
 template <class = OnDemand>
-[[nodiscard]] TensorView kept_part(const ParameterData& matrix, const std::vector<bool>& kept, bool of_columns) {
-  const Index count = Index(std::count(kept.begin(), kept.end(), true)), rows = matrix.shape().rows(), cols = matrix.shape().cols();
-  const Shape shape{of_columns ? rows : count, of_columns ? count : cols};
+[[nodiscard]] TensorView read_kept(const KeptPart& part) {
+  const ParameterData& matrix = *part.matrix;
+  const Index rows = matrix.shape().rows(), cols = matrix.shape().cols();
+  const Shape shape = part.shape();
   const std::size_t size = size_of(matrix.dtype());
   const std::shared_ptr<std::byte> bytes = zeroed(std::size_t(shape.size()) * size);
   std::byte* next = bytes.get();
   for (Index row = 0; row < rows; ++row)
     for (Index col = 0; col < cols; ++col)
-      if (kept[std::size_t(of_columns ? col : row)]) {
+      if ((*part.kept)[std::size_t(part.of_columns ? col : row)]) {
         std::memcpy(next, matrix.data() + std::size_t(row * cols + col) * size, size);
         next += size;
       }
@@ -56,19 +69,20 @@ class KeptRanks {
         if (parameter.is_saved && parameter.data->data()) pruned_.push_back({parameter.data, kept, parameter.name == "lora_B"});
     }
   }
+  /// Null for a matrix of which everything is kept.
+  [[nodiscard]] const KeptPart* find(const ParameterData* matrix) const {
+    for (const KeptPart& part : pruned_)
+      if (part.matrix == matrix) return &part;
+    return nullptr;
+  }
+  [[nodiscard]] bool is_everything() const { return pruned_.empty(); }
   [[nodiscard]] TensorView read(const AdapterSlot& slot) const {
-    for (const One& one : pruned_)
-      if (one.data == slot.parameter) return kept_part(*one.data, *one.kept, one.of_columns);
-    return slot.read();
+    const KeptPart* part = find(slot.parameter);
+    return part ? read_kept(*part) : slot.read();
   }
 
  private:
-  struct One {
-    const ParameterData* data;
-    const std::vector<bool>* kept;
-    bool of_columns;
-  };
-  std::vector<One> pruned_;
+  std::vector<KeptPart> pruned_;
 };
 
 }  // namespace graft::detail

@@ -14,6 +14,7 @@
 #include "../injection/plan_ties.hpp"
 #include "collect.hpp"
 #include "nested.hpp"
+#include "pruning.hpp"
 
 namespace graft {
 
@@ -279,6 +280,7 @@ LoadReport load_adapter_state(const ModelSites& model, const StateDict& state_di
   share_records(model);
   const AdapterParts parts = parts_of(model, *record);
   NestingGuard nesting(model, parts, state_dict);
+  PruningGuard pruning(model, *record, parts, state_dict);
   if (prepare) prepare(model, parts, state_dict);
   Loader<> loader = adapter_loader(model, parts, options);
   std::vector<std::string> whole;
@@ -291,6 +293,10 @@ LoadReport load_adapter_state(const ModelSites& model, const StateDict& state_di
   add_keys_in_saved_modules(model, parts, state_dict, loader);
   LoadReport report = std::move(loader).load(state_dict);
   nesting.keep();
+  if (pruning.has_pruned())
+    report.warnings.push_back("adapter '" + parts.name + "' has only the ranks that rank_pattern kept from now on, as its state dict: "
+                              "make its optimiser anew");
+  pruning.keep();
   settle_ties(model, parts, report);
   for (const std::string& key : whole)
     if (std::find(report.loaded.begin(), report.loaded.end(), key) != report.loaded.end())
@@ -301,7 +307,8 @@ GRAFT_SHARED_FUNCTION(load_adapter_state<>)
 }  // namespace detail
 
 /// Loads an adapter that was injected before, from bare or prefixed keys: PEFT's `set_peft_model_state_dict`.
-/// Strict by default; nothing has changed when it throws.
+/// Strict by default; nothing has changed when it throws. The pruned state dict of an AdaLoRA adapter takes the ranks that its
+/// `rank_pattern` gave up out of memory, where they still are.
 /// @throws AdapterError for an unknown adapter, StateDictError for keys or shapes that do not fit, MergeError for a
 /// merged adapter.
 template <class M>
