@@ -22,6 +22,17 @@ TEST_CASE("adapters side by side have the gradients of their forward, whatever t
   probe.check_all({"lora", "adalora", "after", "again", "before", "first", "dora"});
 }
 
+TEST_CASE("an adapter that is named twice has the gradients of both times, and its bias those of one") {
+  using Case = awkward::LinearCase<double>;
+  Probe<Case> probe;
+  graft::LoraConfig biased = laws::LoraMethod<Case>::config();
+  biased.bias = graft::Bias::lora_only;
+  trained::inject(biased, probe.net, "lora", 1);
+  trained::inject(laws::Ia3Method<Case>::config(), probe.net, "after", 3);
+  probe.rows = {{5, graft::select(probe.net, {{"lora", 0.5}, {"after"}, {"lora", 2}, {"after", -1}})}};
+  probe.check_all({"lora", "after"});
+}
+
 TEST_CASE("where methods are nested the outer one does not see how the inner one scales the input") {
   using Case = awkward::LinearCase<double>;
   for (const bool is_lora_inside : {false, true}) {

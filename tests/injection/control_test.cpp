@@ -7,6 +7,7 @@
 
 #include <graft/state_dict/status.hpp>
 
+#include "support/ramp.hpp"
 #include "support/results.hpp"
 #include "support/trained.hpp"
 #include "support/tree_model.hpp"
@@ -75,8 +76,6 @@ TEST_CASE("switching restores each adapter's biases and copies, also those in pl
   }
   (void)of(net, {"a", "b"});
   CHECK(graft::active_adapters(net) == Strings{"a", "b"});
-  (void)of(net, {"b", "a", "b"});
-  CHECK(graft::active_adapters(net) == Strings{"b", "a"});
   CHECK(same_bits(of(net, Strings{}), base));
   graft::delete_adapter(net, "a");
   CHECK(same_bits(net(x), base));
@@ -150,6 +149,97 @@ TEST_CASE("a guard that was moved restores once") {
     CHECK(same_bits(net(x), base));
   }
   CHECK(same_bits(net(x), b));
+}
+
+namespace {
+struct Twin {
+  graft::Adaptable<graft::Linear<double>> p{5, 4};
+  GRAFT_MODULE(p)
+
+  Twin(const graft::PeftConfig& config, int salt = 4) {
+    support::fill_ramp(p->weight.view(), 1);
+    support::fill_ramp(p->bias.view(), 2);
+    add(config, "a", salt);
+  }
+  void add(const graft::PeftConfig& config, const char* name, int salt) {
+    (void)graft::inject_adapter_in_model(config, *this, name, {.activate = false});
+    for (const char* parameter : {"lora_A", "lora_B", "lora_magnitude_vector", "ia3_l", "lora_E"}) {
+      for (const auto& [key, view] : graft::state_dict(*this))
+        if (key.starts_with(std::string("p.") + parameter + "." + name)) support::fill_ramp(p.parameter(name, parameter).view<double>(), salt);
+      ++salt;
+    }
+  }
+  Matrix<double> of(const graft::Names& names) {
+    graft::set_adapter(*this, names);
+    return p(input);
+  }
+  const Matrix<double> input = support::ramp<double>(2, 5, 3);
+};
+}  // namespace
+
+// Every number is what PEFT 0.21.2 computes with the same values.
+TEST_CASE("an adapter that is named twice is added twice, by every method") {
+  const auto is = [](const Matrix<double>& y, const std::vector<double>& expected) { return support::close(y, expected, 1e-12); };
+  const LoraConfig lora{.r = 3, .lora_alpha = 6, .target_modules = {"p"}};
+  Twin two(lora);
+  two.add(LoraConfig{.r = 2, .lora_alpha = 2, .target_modules = {"p"}}, "b", 6);
+  CHECK(is(two.of({"a", "b", "a"}), {12.263671875, 3.544921875, 6.8203125, 1.380859375, 11.21484375, 4.037109375, 6.787109375, 2.21484375}));
+  CHECK(graft::active_adapters(two) == Strings{"a", "b", "a"});
+  CHECK(graft::get_layer_status(two)[0].active_adapters == Strings{"a", "b", "a"});
+
+  LoraConfig other = lora;
+  other.use_dora = true;
+  CHECK(is(Twin(other).of({"a", "a"}), {2.291599119943223, 0.25, -1.6736918275873587, 0.8147619604608561,  //
+                                        2.1832239344395536, 0.25, -1.6982563161134532, 0.8604285347057968}));
+  CHECK(is(Twin(graft::Ia3Config{.target_modules = {"p"}, .feedforward_modules = {"p"}}).of({"a", "a"}),
+           {5.369140625, 3.998291015625, 0.151123046875, 1.6552734375, 5.179931640625, 3.86572265625, -0.199951171875, 1.36083984375}));
+  CHECK(is(Twin(graft::AdaLoraConfig{.init_r = 3, .target_r = 2, .lora_alpha = 6, .target_modules = {"p"}}).of({"a", "a"}),
+           {8.007801848993836, 8.726545546931511, 3.6952976302578993, -14.812447500174999,  //
+            8.268543271522429, 8.400375123749587, 2.669909850300499, -15.099556230645897}));
+
+  SUBCASE("merged too") {
+    const Matrix<double> weight = two.p->weight.view(), before = two.p(two.input);
+    CHECK(graft::merge_adapter(two, "a").merged_adapters == Strings{"a"});
+    CHECK(graft::get_layer_status(two)[0].merged_adapters == Strings{"a", "a"});
+    CHECK(is(two.p(two.input), {before.data(), before.data() + before.size()}));
+    (void)graft::merge_adapter(two);
+    CHECK(graft::get_layer_status(two)[0].merged_adapters == Strings{"a", "a", "b"});
+    CHECK(is(two.p.base_layer()(two.input), {before.data(), before.data() + before.size()}));
+    CHECK_THROWS_WITH_AS(graft::set_adapter(two, {"a", "b"}), doctest::Contains("another number of times"), graft::MergeError);
+    CHECK_NOTHROW(graft::set_adapter(two, {"a", "a", "b"}));
+    (void)graft::unmerge_adapter(two);
+    CHECK((two.p->weight.view() - weight).cwiseAbs().maxCoeff() == 0);  // multiples of 1/8
+    (void)graft::merge_and_unload(two);
+    CHECK(is(two.p(two.input), {before.data(), before.data() + before.size()}));
+  }
+  SUBCASE("its bias takes the place of the layer's once") {
+    other = lora;
+    other.bias = graft::Bias::lora_only;
+    Twin net(other);
+    graft::set_adapter(net, "a");
+    graft::StateDict bias;
+    const Matrix<double> values = support::ramp<double>(1, 4, 9);
+    bias.insert("p.base_layer.bias", {graft::Dtype::f64, {4}, reinterpret_cast<const std::byte*>(values.data()), nullptr});
+    (void)graft::set_peft_model_state_dict(net, bias, "a", {.strict = false});
+    const std::vector<double> expected{12.109375, 3.46875, 8.84375, -2.1328125, 10.9375, 4.0390625, 8.8203125, -1.3125};
+    CHECK(is(net.of({"a", "a"}), expected));
+    graft::Batch batch;
+    batch.add(2, graft::select(net, {{"a"}, {"a"}}));
+    CHECK(is(net.p(net.input, batch), expected));
+    (void)graft::merge_adapter(net);
+    CHECK(is(net.p(net.input), expected));
+  }
+  SUBCASE("deleting it takes both out") {
+    graft::set_adapter(two, {"a", "a"});
+    CHECK(graft::delete_adapter(two, "a") == Strings{"b"});
+    two.add(lora, "a", 4);
+    graft::set_adapter(two, {"a", "b", "a"});
+    CHECK(graft::delete_adapter(two, "a") == Strings{"b"});
+  }
+  SUBCASE("what replaces a module cannot be named twice, as in PEFT") {
+    Net net = ::two();
+    CHECK_THROWS_AS(graft::set_adapter(net, {"a", "a"}), graft::AdapterError);
+  }
 }
 
 TEST_CASE("unknown names are errors that name what is there, and change nothing") {

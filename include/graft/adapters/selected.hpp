@@ -17,6 +17,14 @@ struct Selected {
   Published<AdapterGeneration>::Reader reader{};  ///< where no selection holds the generation
 };
 
+/// Whether the same adapter stands before `one`: named twice, it adds twice, and takes the place of something once.
+[[nodiscard]] inline bool is_again(std::span<const Selected> here, const Selected& one) {
+  for (const Selected& other : here)
+    if (&other == &one) return false;
+    else if (other.adapter == one.adapter) return true;
+  return false;
+}
+
 /// Everything that a batch wants at a site, found once per call: selection by selection, in the order of their first
 /// segments.
 class SelectedAdapters {

@@ -168,7 +168,7 @@ class SiteBackward {
     with_bias(layer_, [&](const auto& bias) { channels = Index(bias.size()); });
     T* last = nullptr;
     for (const Selected& one : here) {
-      if (!one.adapter->bias || channels == 0) continue;
+      if (!one.adapter->bias || channels == 0 || is_again(here, one)) continue;
       ++exchanged;
       last = gradient_of<T>(*one.adapter->bias, gradients_);
       if (last) add_channel_sums<T>(in<T>(g), channels, 1, last, repeats);

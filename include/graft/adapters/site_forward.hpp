@@ -183,7 +183,7 @@ class SiteForward {
     for (const Selected& one : here)
       if (one.adapter->tokens) replace_tokens(layer_, *one.adapter->tokens, seen, rows, base, batch_.workspace);
     for (const Selected& one : here)
-      if (one.adapter->bias && !is_replaced) {  // a copy has a bias of its own
+      if (one.adapter->bias && !is_replaced && !is_again(here, one)) {  // a copy has a bias of its own
         exchange_bias(layer_, rows, *one.adapter->bias);
         base = base.with_bias(one.adapter->bias.get());
       }

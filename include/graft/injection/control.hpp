@@ -19,10 +19,7 @@ namespace detail {
 template <class = OnDemand>
 [[nodiscard]] std::vector<unsigned> ids_of_names(const ModelSites& model, const std::vector<std::string>& names) {
   std::vector<unsigned> ids;
-  for (const std::string& name : names) {
-    const unsigned id = need_record(model, name)->id;
-    if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
-  }
+  for (const std::string& name : names) ids.push_back(need_record(model, name)->id);
   return ids;
 }
 GRAFT_SHARED_FUNCTION(ids_of_names<>)
@@ -98,9 +95,9 @@ template <class = OnDemand>
 void delete_everywhere(const ModelSites& model, std::string_view name) {
   const auto record = need_record(model, name);
   check_not_merged(model, *record, "delete_adapter");
-  const bool was_last = selected_of(model) == std::vector<unsigned>{record->id};
+  const bool was_active = !selected_of(model).empty();
   remove_everywhere(model, *record);
-  if (!was_last) return;
+  if (!was_active || !selected_of(model).empty()) return;
   const auto records = records_of(model);
   const auto first = std::min_element(records.begin(), records.end(), [](const auto& a, const auto& b) { return a->name() < b->name(); });
   if (first != records.end()) activate(model, {(*first)->id});
@@ -108,7 +105,7 @@ void delete_everywhere(const ModelSites& model, std::string_view name) {
 GRAFT_SHARED_FUNCTION(delete_everywhere<>)
 }  // namespace detail
 
-/// Makes these adapters, in this order, the active ones; `{}` none. Their parameters want gradients unless they
+/// Makes these adapters, in this order, the active ones; `{}` none. One that is named twice is added twice, as in PEFT. Their parameters want gradients unless they
 /// were loaded for inference, all others' do not. @throws AdapterError for an unknown name, MergeError if a merged
 /// adapter would be inactive.
 template <class M>

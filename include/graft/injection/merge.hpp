@@ -65,7 +65,10 @@ class Merger {
       for (auto& site : sites_) site.merge->keep();
       commit();
     }
-    for (const unsigned id : for_good_ ? done_ : merged_of(model_)) report_.merged_adapters.push_back(record(id)->name());
+    for (const unsigned id : for_good_ ? done_ : merged_of(model_))
+      if (const std::string& name = record(id)->name(); std::find(report_.merged_adapters.begin(), report_.merged_adapters.end(), name) ==
+                                                        report_.merged_adapters.end())
+        report_.merged_adapters.push_back(name);
     return std::move(report_);
   }
   /// Of a merge for good: the adapters that act in the base now.

@@ -65,6 +65,11 @@ void check_selection(const ModelSites& model, const std::vector<unsigned>& ids, 
   for (const auto& site : model.sites) {
     const SiteTable* table = site->table();
     if (!table || table->merged.empty()) continue;
+    for (const unsigned merged : table->merged)
+      if (std::count(ids.begin(), ids.end(), merged) != std::count(table->merged.begin(), table->merged.end(), merged))
+        fail<MergeError>(std::string(verb) + " would have '" + table->find(merged)->record->name() + "' active another number of times than " +
+                             "it is merged at '" + table->path + "'",
+                         "an adapter that is named twice is added twice", "unmerge_adapter() first");
     std::vector<unsigned> beside;
     for (const unsigned id : ids)
       if (std::find(table->merged.begin(), table->merged.end(), id) == table->merged.end()) beside.push_back(id);
