@@ -39,6 +39,7 @@ namespace detail {
     fail<ConfigError>("the pattern '" + pattern + "' needs regular expressions",
                       "it has characters other than letters, digits, '_' and '.'",
                       "include graft/regex.hpp (or graft/io.hpp), or write the module's name in full");
+  (void)make_regex(pattern);  // "q)|(k" would be one only inside of the brackets
   return make_regex(before + ("(?:" + pattern + ")"));
 }
 }  // namespace detail
