@@ -66,6 +66,11 @@ TEST_CASE("every weight file among the test data is written again byte for byte"
   CHECK(count > 80);
 }
 
+TEST_CASE("metadata is written by the order of its keys, so that equal files have equal bytes") {
+  const std::string text = as_text(safetensors::serialize({}, {{"z", "1"}, {"format", "pt"}, {"b", "2"}, {"a", "3"}}));
+  CHECK(text.find(R"({"__metadata__":{"a":"3","b":"2","format":"pt","z":"1"}})") == 8);
+}
+
 TEST_CASE("every dtype, name and shape arrives") {
   safetensors::Metadata metadata;
   const StateDict state_dict =
