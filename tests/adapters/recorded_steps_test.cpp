@@ -22,7 +22,7 @@ TEST_CASE("results are kept before the steps whose gradient reads them, each at 
   const graft::BatchView view = batch.view();
   const graft::detail::SelectedAdapters selected(&table, view);
   using Steps = graft::detail::RecordedSteps<Case::Layer, graft::Lora, graft::Ia3>;
-  const Steps steps(net.site.base_layer(), table, view, {});
+  const Steps steps(net.site.base_layer(), &table, view, {});
   selected.for_each_selection([&](const graft::Segment&, std::span<const graft::detail::Selected> here) {
     CHECK(steps.count(here) == 2);
     CHECK(steps.slot_of(here, &here[1], false) == 0);
@@ -33,7 +33,7 @@ TEST_CASE("results are kept before the steps whose gradient reads them, each at 
     Matrix<double> memory(6, 7), y(3, 7);
     const Steps keeping = steps.keeping({memory.data(), 3, 7});
     const Matrix<double> x = awkward::rows<double>(3, 13);
-    graft::detail::SiteForward<Case::Layer, 0, double, Steps>(net.site.base_layer(), &table, view, keeping)
+    graft::detail::SiteForward<Case::Layer, 0, double, Steps>(net.site.base_layer(), selected, view, keeping)
         .run({.rows = graft::in<double>(x)}, graft::out(y));
     CHECK(results::same_values(y, Matrix<double>(net.site(batch.input(x)).value())));
     const Matrix<double> l = net.site.parameter("before", "ia3_l").view<double>(), after = net.site.parameter("after", "ia3_l").view<double>();

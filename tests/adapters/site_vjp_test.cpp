@@ -129,22 +129,25 @@ TEST_CASE("the gradients of a mixed batch are the sums of those of its sequences
 TEST_CASE("frozen adapters pass a gradient on and get none") {
   Probe<LinearCase> probe = with_mixed_batch<LinearCase>();
   probe.compose();
-  CHECK(probe.vjp().trainable(probe.batch.view()));
+  CHECK(probe.vjp().trainable());
   probe.backward();
   REQUIRE(probe.gradients.size() > 10);
   const Matrix<double> dx = probe.dx;
   graft::set_requires_grad(probe.net, all_names, false);
-  CHECK_FALSE(probe.vjp().trainable(probe.batch.view()));
+  CHECK_FALSE(probe.vjp().trainable());
   probe.backward();
   CHECK(probe.gradients.empty());
   CHECK(results::same_values(probe.dx, dx));
   graft::set_requires_grad(probe.net, "lora", true);
   graft::Batch base;
   base.add(2, graft::base_only());
-  CHECK(probe.vjp().trainable(probe.batch.view()));
-  CHECK_FALSE(probe.vjp().trainable(base.view()));
+  const auto trainable = [&](const graft::Batch& batch) {
+    return decltype(probe.vjp())(probe.net.inner.site.base_layer(), probe.table(), batch.view()).trainable();
+  };
+  CHECK(probe.vjp().trainable());
+  CHECK_FALSE(trainable(base));
   probe.net.inner.site->weight.set_requires_grad(true);
-  CHECK(probe.vjp().trainable(base.view()));
+  CHECK(trainable(base));
 }
 TEST_CASE("gradients do not depend on whether somebody wants that by the input") {
   Probe<LinearCase> probe = with_mixed_batch<LinearCase>();
@@ -178,16 +181,73 @@ TEST_CASE("a warm pass allocates nothing, forward or backward") {
   Probe<awkward::LinearCase<float>> probe = with_mixed_batch<awkward::LinearCase<float>>();
   probe.compose();
   Matrix<float> y(mixed_rows, 7), dy = awkward::rows<float>(mixed_rows, 7), dx = Matrix<float>::Zero(mixed_rows, 13);
-  const auto vjp = probe.vjp();
+  std::vector<float> kept(std::size_t(probe.vjp().kept_results() * y.size()));
+  REQUIRE_FALSE(kept.empty());
   const auto pass = [&] {
     probe.gradients.clear();
-    (void)vjp.trainable(probe.batch.view());
-    vjp.forward(probe.batch.view(), probe.x.view(), graft::out(y), probe.dropout);
-    vjp.backward(probe.batch.view(), probe.x.view(), graft::out(dy), graft::out(dx), probe.gradients, probe.dropout);
+    const auto vjp = probe.vjp();
+    (void)vjp.trainable();
+    vjp.forward(probe.x.view(), graft::out(y), kept.data());
+    vjp.backward(probe.x.view(), kept.data(), graft::out(dy), graft::out(dx), probe.gradients);
   };
   pass();
   CHECK(support::allocations_of(pass) == 0);
   CHECK(probe.batch.workspace().in_use() == 0);
+}
+
+namespace {
+/// A layer that counts its products.
+struct Counted {
+  awkward::PlainLinear<double> inner{13, 7};
+  mutable int products = 0;
+  auto operator()(const Matrix<double>& x) const {
+    ++products;
+    return inner(x);
+  }
+};
+struct CountedCase {
+  using Scalar = double;
+  using Layer = Counted;
+  static Layer make() {
+    Layer layer;
+    layer.inner = awkward::PlainLinearCase<double>::make();
+    return layer;
+  }
+  static auto input(Index n) { return awkward::rows<double>(n, 13); }
+};
+}  // namespace
+template <>
+struct graft::layer_traits<Counted> {
+  using Plain = graft::layer_traits<awkward::PlainLinear<double>>;
+  using scalar = double;
+  static constexpr LayerKind kind = LayerKind::linear;
+  static Index in_features(const Counted& layer) { return Plain::in_features(layer.inner); }
+  static Index out_features(const Counted& layer) { return Plain::out_features(layer.inner); }
+  static auto& weight(auto& layer) { return layer.inner.kernel; }
+  static auto* bias(auto& layer) { return &layer.inner.offsets; }
+};
+
+TEST_CASE("a backward pass forms no product of the base: what it reads of that was kept") {
+  for (const double dropout : {0.0, 0.25}) {
+    Probe<CountedCase> probe;
+    graft::LoraConfig dora{.r = 3, .lora_alpha = 7, .lora_dropout = dropout, .target_modules = {"site"}, .use_dora = true};
+    trained::inject(dora, probe.net, "dora", 1, false);
+    trained::inject(graft::Ia3Config{.target_modules = {"site"}}, probe.net, "after", 2, false);
+    graft::set_requires_grad(probe.net, {"dora", "after"}, true);
+    probe.dropout = {true, 4, 7};
+    probe.rows = {{1, graft::base_only()}, {2, graft::select(probe.net, {{"dora"}})}, {2, graft::select(probe.net, {{"dora"}, {"after"}})}};
+    probe.compose();
+    CHECK(probe.vjp().kept_results() == 2);
+    (void)probe.forward();
+    int& products = probe.net.inner.site->products;
+    const int of_forward = std::exchange(products, 0);
+    CHECK(of_forward > 0);
+    probe.backward();  // forward too
+    CHECK(products == of_forward);
+    CHECK(probe.gradients.size() == 4);
+    graft::set_requires_grad(probe.net, {"dora", "after"}, false);
+    CHECK(probe.vjp().kept_results() == 0);
+  }
 }
 
 namespace {
@@ -347,16 +407,16 @@ TEST_CASE("slices of a packed projection have together the gradients of the whol
   const graft::detail::OneSequence one(4);
   graft::Gradients whole, parts;
   Matrix<double> dx = Matrix<double>::Zero(4, 6), d_parts = dx, written = dy, y(4, 18);
-  const graft::SiteVjp<Slice, graft::Lora> vjp(Slice{&packed, 0, 18}, table);
-  vjp.forward(one.view(), {.rows = graft::in<double>(x)}, graft::out(y), {});
-  vjp.backward(one.view(), {.rows = graft::in<double>(x)}, graft::out(written), graft::out(dx), whole, {});
+  const graft::SiteVjp<Slice, graft::Lora> vjp(Slice{&packed, 0, 18}, table, one.view());
+  vjp.forward({.rows = graft::in<double>(x)}, graft::out(y), nullptr);
+  vjp.backward({.rows = graft::in<double>(x)}, nullptr, graft::out(written), graft::out(dx), whole);
   for (const Index begin : {0, 5, 12}) {
     const Index count = begin == 0 ? 5 : begin == 5 ? 7 : 6;
-    const graft::SiteVjp<Slice, graft::Lora> slice(Slice{&packed, begin, count}, table);
+    const graft::SiteVjp<Slice, graft::Lora> slice(Slice{&packed, begin, count}, table, one.view());
     Matrix<double> here = dy.middleCols(begin, count), z(4, count);
-    slice.forward(one.view(), {.rows = graft::in<double>(x)}, graft::out(z), {});
+    slice.forward({.rows = graft::in<double>(x)}, graft::out(z), nullptr);
     CHECK(results::same_values(z, Matrix<double>(y.middleCols(begin, count))));
-    slice.backward(one.view(), {.rows = graft::in<double>(x)}, graft::out(here), graft::out(d_parts), parts, {});
+    slice.backward({.rows = graft::in<double>(x)}, nullptr, graft::out(here), graft::out(d_parts), parts);
   }
   CHECK(results::same_values(d_parts, dx));
   for (const char* name : {"lora_A", "lora_B"}) {

@@ -51,9 +51,9 @@ struct Net {
   GRAFT_MODULE(p)
 };
 template <bool knows>
-auto vjp_of(const Net<knows>& net) {
+auto vjp_of(const Net<knows>& net, const graft::Batch& batch) {
   const graft::SiteTable* table = graft::SiteAccess<std::remove_cvref_t<decltype(net.p)>>::table(net.p);
-  return graft::SiteVjp<graft::Linear<double>, graft::Lora, Shift<knows>>(net.p.base_layer(), table);
+  return graft::SiteVjp<graft::Linear<double>, graft::Lora, Shift<knows>>(net.p.base_layer(), table, batch.view());
 }
 
 }  // namespace
@@ -67,11 +67,13 @@ TEST_CASE("a user's adapter that knows its gradient trains; of two methods of on
   batch.add(4, graft::select(net, {{"a", 0.5}}));
   Matrix<double> y(4, 2), g = dy, dx = Matrix<double>::Zero(4, 3);
   graft::Gradients gradients;
-  const auto vjp = vjp_of(net);
-  CHECK(vjp.trainable(batch.view()));
-  vjp.forward(batch.view(), {.rows = graft::in<double>(x)}, graft::out(y), {});
+  const auto vjp = vjp_of(net, batch);
+  CHECK(vjp.trainable());
+  REQUIRE(vjp.kept_results() == 1);
+  Matrix<double> kept(4, 2);
+  vjp.forward({.rows = graft::in<double>(x)}, graft::out(y), kept.data());
   CHECK(results::same_values(y, Matrix<double>(net.p.base_layer()(x).array() + 1.5)));
-  vjp.backward(batch.view(), {.rows = graft::in<double>(x)}, graft::out(g), graft::out(dx), gradients, {});
+  vjp.backward({.rows = graft::in<double>(x)}, kept.data(), graft::out(g), graft::out(dx), gradients);
   CHECK(results::same_values(gradients.of<double>(net.p.parameter("a", "lora_A")), Matrix<double>(0.5 * dy.colwise().sum())));
   CHECK(results::same_values(dx, Matrix<double>(dy * net.p->weight.view())));
 }
@@ -81,12 +83,11 @@ TEST_CASE("a user's adapter that does not know its gradient is an error that say
   (void)graft::inject_adapter_in_model(graft::LoraConfig{.target_modules = {"p"}}, net, "mine");
   const Matrix<double> x = awkward::rows<double>(4, 3);
   Matrix<double> y = Matrix<double>::Constant(4, 2, 9);
-  const auto vjp = vjp_of(net);
   graft::Batch batch, base;
   batch.add(4, graft::select(net, {{"mine"}}));
   base.add(4, graft::base_only());
   try {
-    vjp.forward(batch.view(), {.rows = graft::in<double>(x)}, graft::out(y), {});
+    vjp_of(net, batch).forward({.rows = graft::in<double>(x)}, graft::out(y), nullptr);
     FAIL("recorded");
   } catch (const graft::TrainingError& error) {
     const std::string text = error.what();
@@ -94,6 +95,6 @@ TEST_CASE("a user's adapter that does not know its gradient is an error that say
     CHECK(text.find("update_vjp(const graft::UpdateGradient<T>&)") != std::string::npos);
   }
   CHECK(y == Matrix<double>::Constant(4, 2, 9));
-  vjp.forward(base.view(), {.rows = graft::in<double>(x)}, graft::out(y), {});
+  vjp_of(net, base).forward({.rows = graft::in<double>(x)}, graft::out(y), nullptr);
   CHECK(results::same_values(y, net.p.base_layer()(x)));
 }

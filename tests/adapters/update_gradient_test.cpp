@@ -31,6 +31,24 @@ TEST_CASE("sums over rows and positions, of channels that lie in one piece or re
   sums = {0, 0, 0};
   graft::detail::add_channel_sums<double>(g, 3, -1, sums.data(), true);
   CHECK(sums == std::vector<double>{-55, -77, -99});
+  sums = {1, 1, 1};
+  Matrix<double> other = Matrix<double>::Constant(2, 7, 1000);
+  other.leftCols(6) << 1, 0, 2, 1, 0, -1, 0, 1, 1, 0, 3, 2;
+  graft::detail::add_channel_dots<double>(g, graft::in<double>(other.data(), 2, 6, 7), 3, 0.5, sums.data());
+  CHECK(sums == std::vector<double>{1 + 0.5 * (1 + 20), 1 + 0.5 * (6 + 4 + 30), 1 + 0.5 * (-6 + 150 + 120)});
+}
+TEST_CASE("sums over rows of more features than are summed at a time") {
+  const Index n = 5, features = 300;
+  Matrix<double> g(n, features), v(n, features);
+  for (Index i = 0; i < g.size(); ++i) {
+    g.data()[i] = double(i * 7 % 23);
+    v.data()[i] = double(i * 5 % 17) - 8;
+  }
+  Matrix<double> sums = Matrix<double>::Ones(1, features), dots = sums;
+  graft::detail::add_channel_sums<double>(graft::in<double>(g), features, 2, sums.data());
+  graft::detail::add_channel_dots<double>(graft::in<double>(g), graft::in<double>(v), features, -3, dots.data());
+  CHECK(sums == Matrix<double>((1 + 2 * g.colwise().sum().array()).matrix()));  // whole numbers
+  CHECK(dots == Matrix<double>((1 - 3 * g.cwiseProduct(v).colwise().sum().array()).matrix()));
 }
 TEST_CASE("a bias is taken out of every position of its channel") {
   graft::Linear<double> layer(2, 3), without(2, 3, false);

@@ -23,6 +23,16 @@ TEST_CASE_TEMPLATE("column sums are added, at every size", T, float, double) {
         CHECK(sum.fits(y(0, c)));
       }
       CHECK(y.gaps_are_intact());
+      const Matrix<T> z(n, cols, 3);
+      y = before;
+      kernels::add_column_dots<T>(n, cols, x.data(), x.ld, z.data(), z.ld, y.data());
+      for (Index c = 0; c < cols; ++c) {
+        Sum sum;
+        sum.add(before.at(0, c));
+        for (Index i = 0; i < n; ++i) sum.add(double(x.at(i, c)) * double(z.at(i, c)));
+        CHECK(sum.fits(y(0, c)));
+      }
+      CHECK(y.gaps_are_intact());
     }
 }
 

@@ -86,6 +86,7 @@ struct Probe {
   graft::DropoutStream dropout{};
   graft::Gradients gradients{};
   Matrix<T> dy{}, dx{};
+  std::vector<T> kept{};  // by the last forward
   std::vector<std::pair<Index, graft::AdapterSelection>> rows{{5, {}}};  // of the batch
   double step = 1.0 / 32, tolerance = 1e-11;                              // of differences; of a layer that is not linear others
   std::function<void()> settle = [] {};                                   // after a number was changed
@@ -97,7 +98,7 @@ struct Probe {
   [[nodiscard]] const graft::SiteTable* table() const {
     return graft::SiteAccess<Site>::table(std::as_const(net.inner.site));
   }
-  [[nodiscard]] Vjp vjp() const { return {net.inner.site.base_layer(), table()}; }
+  [[nodiscard]] Vjp vjp() const { return {net.inner.site.base_layer(), table(), batch.view(), dropout}; }
   [[nodiscard]] graft::detail::SiteDoor<Layer> door() const { return {net.inner.site.base_layer(), table()}; }
   [[nodiscard]] Index width() const {
     const graft::LayerFacts facts = graft::detail::facts_of(net.inner.site.base_layer());
@@ -112,7 +113,9 @@ struct Probe {
   [[nodiscard]] Matrix<T> forward() {
     compose();
     Matrix<T> y(batch.rows(), width());
-    vjp().forward(batch.view(), x.view(), graft::out(y), dropout);
+    const Vjp site = vjp();
+    kept.resize(std::size_t(site.kept_results() * y.size()));
+    site.forward(x.view(), graft::out(y), kept.empty() ? nullptr : kept.data());
     return y;
   }
   void backward(bool wants_dx = true) {
@@ -124,8 +127,8 @@ struct Probe {
     Matrix<T> written = dy;
     dx.setZero(x.rows.rows(), x.rows.cols());
     gradients.clear();
-    vjp().backward(batch.view(), x.view(), graft::out(written),
-                   graft::out<T>(wants_dx && dx.size() ? dx.data() : nullptr, dx.rows(), dx.cols()), gradients, dropout);
+    vjp().backward(x.view(), kept.data(), graft::out(written),
+                   graft::out<T>(wants_dx && dx.size() ? dx.data() : nullptr, dx.rows(), dx.cols()), gradients);
   }
   [[nodiscard]] double loss() {
     settle();

@@ -4,6 +4,7 @@
 
 #include <graft/train.hpp>
 
+#include "support/allocation_counter.hpp"
 #include "support/gradient_check.hpp"
 #include "support/ramp.hpp"
 
@@ -142,6 +143,40 @@ TEST_CASE("parameters of the base train when they are told to, tied ones with bo
   });
   CHECK(check.largest > 0.05);
   CHECK_MESSAGE(check.worst < 1e-8, check.where);
+}
+
+namespace {
+struct WithSite {
+  Adaptable<Linear<>> site{12, 7};
+  GRAFT_MODULE(site)
+};
+}  // namespace
+TEST_CASE("a warm pass through sites allocates nothing, also where the way back reads what they kept") {
+  WithSite net;
+  net.site->weight.view() = support::ramp<float>(7, 12);
+  (void)inject_adapter_in_model(LoraConfig{.r = 3, .lora_dropout = 0.2, .target_modules = {"site"}, .use_dora = true, .init_lora_weights = false}, net,
+                                "dora");
+  (void)inject_adapter_in_model(Ia3Config{.target_modules = {"site"}, .init_ia3_weights = false}, net, "after");
+  set_requires_grad(net, {"dora", "after"}, true);
+  const Matrix<float> x = support::ramp<float>(40, 12), dy = support::ramp<float>(40, 7);
+  const AdapterSelection both = select(net, {{"dora"}, {"after"}}), after = select(net, {{"after"}});
+  Batch batch;
+  for (const bool drops : {true, false}) {
+    Tape tape({.dropout = drops});
+    const auto pass = [&] {
+      batch.clear();
+      batch.add(6, after).add(14, both).add(20, after);
+      tape.backward(net.site(tape.input(batch.input(x))), dy);
+      tape.gradients().clear();
+      tape.clear();
+    };
+    pass();
+    pass();
+    const std::size_t reserved = tape.reserved();
+    CHECK(support::allocations_of(pass) == 0);
+    CHECK(tape.reserved() == reserved);
+    CHECK(batch.workspace().in_use() == 0);
+  }
 }
 
 TEST_CASE("dropout has masks of its own in every pass, and the same again for the same pass") {

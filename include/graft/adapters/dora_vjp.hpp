@@ -27,19 +27,9 @@ void Dora<T>::slopes(const BaseWeight<T>& base, const ParameterData& a, const Pa
 template <class T>
 void scale_channels(Out<T> g, Index out, const T* c) {
   if (g.rows() == 0) return;
-  kernels::scale_channels<T>(g.rows(), out, g.cols() / out, g.data(), g.outerStride(), c, T(1), g.data(), g.outerStride());
-}
-
-/// to (out) += slope ∘ the sum of g ∘ v over rows and positions.
-template <class T>
-void add_magnitude_gradient(const In<T>& g, const In<T>& v, Index out, const T* slopes, T* to) {
-  const Index positions = g.cols() / out;
-  for (Index o = 0; o < out; ++o) {
-    double sum = 0;
-    for (Index i = 0; i < g.rows(); ++i)
-      for (Index p = o * positions; p < (o + 1) * positions; ++p) sum += double(g(i, p)) * double(v(i, p));
-    to[o] += T(double(slopes[o]) * sum);
-  }
+  const Index positions = g.cols() / out, stride = g.outerStride();
+  if (positions == 1) kernels::scale_columns<T>(g.rows(), out, g.data(), stride, c, T(1), g.data(), stride);
+  else kernels::scale_channels<T>(g.rows(), out, positions, g.data(), stride, c, T(1), g.data(), stride);
 }
 
 }  // namespace graft::detail

@@ -98,9 +98,14 @@ struct LoraVjp {
     add_initial(dropped.x, u);
   }
   void add_magnitude(const In<T>& g, const In<T>& v, Gradients& gradients) const {
-    const Scratch<T> slopes(workspace, out());
-    state.dora_->slopes(base, state.a_, state.b_, state.scaling_, weight, slopes.data(), workspace);
-    add_magnitude_gradient<T>(g, v, out(), slopes.data(), gradient_of<T>(state.dora_->magnitude, gradients));
+    const Scratch<T> memory(workspace, 2 * out());
+    T *const slopes = memory.data(), *const sums = slopes + out();
+    state.dora_->slopes(base, state.a_, state.b_, state.scaling_, weight, slopes, workspace);
+    std::fill_n(sums, out(), T(0));
+    add_channel_dots<T>(g, v, out(), 1, sums);
+    kernels::multiply<T>(1, out(), sums, 0, slopes, 0, sums, 0);
+    T* const d_m = gradient_of<T>(state.dora_->magnitude, gradients);
+    kernels::add<T>(1, out(), d_m, 0, sums, 0, d_m, 0);
   }
 
   // the own term, and what an input gives it

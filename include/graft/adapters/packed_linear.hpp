@@ -200,7 +200,7 @@ class PackedLinear : public detail::SliceSite<L, Names>... {
       const SiteTable* table = Access::table(site);
       if (!table) return;
       const SiteInput<T> input{.rows = x};
-      detail::SiteForward<slices::Linear<L>>(rows, table, batch)
+      detail::SiteForward<slices::Linear<L>>(rows, {table, batch}, batch)
           .update(input, out<T>(y.data() + rows.begin(), y.rows(), rows.count(), y.outerStride()));
     };
     (add(site<Names>()), ...);

@@ -31,7 +31,7 @@ class SelectedAdapters {
  public:
   /// @throws AdapterError for an adapter that was deleted, MergeError for a selection at a merged site.
   SelectedAdapters(const SiteTable* table, const BatchView& batch)  // whole before it adds: what throws lets go of the rest
-      : SelectedAdapters(batch.workspace, table && table->enabled ? most_of(*table, batch) : 0) {
+      : SelectedAdapters(batch.workspace, table, table && table->enabled ? most_of(*table, batch) : 0) {
     if (!table || !table->enabled) return;
     for (const Segment& segment : batch.segments) {
       if (!segment.leads) continue;
@@ -49,6 +49,8 @@ class SelectedAdapters {
   }
 
   [[nodiscard]] std::span<const Selected> all() const { return {places_.data(), count_}; }
+  /// Where they were found: null at a site that never had any.
+  [[nodiscard]] const SiteTable* table() const { return table_; }
   [[nodiscard]] bool empty() const { return count_ == 0; }
 
   /// Calls f(the first segment, its adapters) for every selection that has some here.
@@ -61,7 +63,7 @@ class SelectedAdapters {
   }
 
  private:
-  SelectedAdapters(Workspace* workspace, std::size_t most) : places_(workspace, Index(most)) {}
+  SelectedAdapters(Workspace* workspace, const SiteTable* table, std::size_t most) : table_(table), places_(workspace, Index(most)) {}
   static std::size_t most_of(const SiteTable& table, const BatchView& batch) {
     std::size_t most = 0;
     for (const Segment& segment : batch.segments) {
@@ -99,6 +101,7 @@ class SelectedAdapters {
   void append(Selected selected) { new (places_.data() + count_++) Selected(std::move(selected)); }
 
   static constexpr std::size_t few = 4;
+  const SiteTable* table_;
   Scratch<Selected, few> places_;
   std::size_t count_ = 0;
 };

@@ -5,7 +5,6 @@
 
 #include "base_vjp.hpp"
 #include "recorded_steps.hpp"
-#include "site_forward.hpp"
 #include "token_rows_vjp.hpp"
 
 namespace graft::detail {
@@ -19,20 +18,11 @@ class SiteBackward {
   using Steps = RecordedSteps<L, As...>;
   using States = StateVjp<L, As...>;
 
-  SiteBackward(const L& layer, const SiteTable& table, const BatchView& batch, const SelectedAdapters& selected, Gradients& gradients,
-               const DropoutStream& dropout)
-      : layer_(layer), table_(table), batch_(batch), selected_(selected), gradients_(gradients), steps_(layer, table, batch, dropout) {}
+  /// `steps`: those of the forward, with what they kept.
+  SiteBackward(const L& layer, const BatchView& batch, const SelectedAdapters& selected, const Steps& steps, Gradients& gradients)
+      : layer_(layer), batch_(batch), selected_(selected), steps_(steps), gradients_(gradients) {}
 
   void run(const SiteInput<T>& x, Out<T> dy, Out<T> dx) {
-    Index most = 0;
-    selected_.for_each_selection(
-        [&](const Segment&, std::span<const Selected> here) { most = std::max(most, steps_.count(here)); });
-    const Scratch<T> kept(workspace(), most * dy.size());
-    if (most > 0) {
-      steps_ = steps_.keeping({kept.data(), dy.rows(), dy.cols()});
-      const Scratch<T> result(workspace(), dy.size());
-      SiteForward<L, 0, T, Steps>(layer_, &table_, batch_, steps_).run(x, out<T>(result.data(), dy.rows(), dy.cols()));
-    }
     const Index segments = Index(batch_.segments.size());
     const Scratch<bool> is_done(workspace(), segments);
     std::fill_n(is_done.data(), segments, false);
@@ -248,11 +238,10 @@ class SiteBackward {
   [[nodiscard]] static Out<T> nowhere() { return out<T>(nullptr, 0, 0); }
 
   const L& layer_;
-  const SiteTable& table_;
   const BatchView& batch_;
   const SelectedAdapters& selected_;
+  const Steps& steps_;
   Gradients& gradients_;
-  Steps steps_;
 };
 
 }  // namespace graft::detail

@@ -45,7 +45,7 @@ struct SiteDoor {
       check_rows(batch, tensor.rows());
       auto y = tensor.make();
       const BatchView view = batch.view();
-      SiteForward<L, axes_in<X>>(layer, table, view).run(tensor.input(), tensor.rows_of_result(y));
+      SiteForward<L, axes_in<X>>(layer, {table, view}, view).run(tensor.input(), tensor.rows_of_result(y));
       return y;
     } else if constexpr (takes_rows && TensorLike<X> && !MatrixLike<X>) {
       auto y = tensor_traits<X>::make(with_features(tensor_traits<X>::shape(x), out_features(features_last(x).cols())));
@@ -65,7 +65,7 @@ struct SiteDoor {
     with_input(x, batch, [&](const SiteInput<T>& input) {
       with_output(batch, width_of_result(input), y, [&](Out<T> to) {
         const BatchView view = batch.view();
-        SiteForward<L, axes_in<X>>(layer, table, view).run(input, to);
+        SiteForward<L, axes_in<X>>(layer, {table, view}, view).run(input, to);
       });
     });
   }
@@ -76,7 +76,7 @@ struct SiteDoor {
       if constexpr (kind == LayerKind::parameter) check_experts(experts, stack_of(layer).experts, batch.rows());
       with_output(batch, width_of_result(input), y, [&](Out<T> to) {
         const BatchView view = batch.view();
-        SiteForward<L, axes_in<X>>(layer, table, view).update(input, to);
+        SiteForward<L, axes_in<X>>(layer, {table, view}, view).update(input, to);
       });
     });
   }
@@ -142,7 +142,7 @@ struct SiteDoor {
     static_assert(kind == LayerKind::embedding, "graft: token ids go to an embedding; this site takes activations");
     Rows<T> y(tokens.batch(), tokens.batch().rows(), {traits_of<L>::embedding_dim(layer)});
     const BatchView view = tokens.batch().view();
-    SiteForward<L>(layer, table, view).run({.ids = tokens.ids()}, y.value());
+    SiteForward<L>(layer, {table, view}, view).run({.ids = tokens.ids()}, y.value());
     return y;
   }
 
@@ -154,7 +154,7 @@ struct SiteDoor {
       if (!table) return custom(layer.op(), x);
     Rows<T> y(x.batch(), x.rows(), row_of_result(x.row_shape()));
     const BatchView view = x.batch().view();
-    SiteForward<L>(layer, table, view).run({.rows = x.value(), .row_shape = x.row_shape(), .experts = experts}, y.value());
+    SiteForward<L>(layer, {table, view}, view).run({.rows = x.value(), .row_shape = x.row_shape(), .experts = experts}, y.value());
     return y;
   }
 
@@ -163,7 +163,7 @@ struct SiteDoor {
     const OneSequence one(rows);
     const BatchView view = one.view();
     if constexpr (takes_rows) check_features(x.rows.cols());
-    SiteForward<L, Axes>(layer, table, view).run(x, y);
+    SiteForward<L, Axes>(layer, {table, view}, view).run(x, y);
   }
 
   void check_features(Index features) const {

@@ -23,9 +23,10 @@ struct Unwatched {
 template <class L, int Axes = 0, class T = layer_scalar<L>, class Watch = Unwatched>
 class SiteForward {
  public:
-  SiteForward(const L& layer, const SiteTable* table, const BatchView& batch, const Watch& watch = {})
-      : layer_(layer), batch_(batch), selected_(table, batch), watch_(watch) {
-    selected_.for_each_selection([&](const Segment&, std::span<const Selected> here) { inspect(*table, here); });
+  /// `selected`: what the batch wants at the site.
+  SiteForward(const L& layer, const SelectedAdapters& selected, const BatchView& batch, const Watch& watch = {})
+      : layer_(layer), batch_(batch), selected_(selected), watch_(watch) {
+    selected_.for_each_selection([&](const Segment&, std::span<const Selected> here) { inspect(*selected_.table(), here); });
   }
 
   /// y becomes the result for x.
@@ -240,7 +241,7 @@ class SiteForward {
 
   const L& layer_;
   const BatchView& batch_;
-  SelectedAdapters selected_;
+  const SelectedAdapters& selected_;
   [[no_unique_address]] Watch watch_;
   bool any_before_ = false, any_copy_ = false;
 };

@@ -1,5 +1,9 @@
 #pragma once
 
+#include <algorithm>
+
+#include "../kernels/column_sums.hpp"
+#include "../kernels/elementwise.hpp"
 #include "../tensor/gradients.hpp"
 #include "adapter.hpp"
 
@@ -51,17 +55,47 @@ template <class T>
   return gradients.at<T>(parameter).data();
 }
 
+/// to[c] += scale · what add(first column, count, sums) adds to sums, for all columns: some at a time, which need no memory.
+template <class T, class Add>
+void add_scaled_sums(Index columns, double scale, T* to, const Add& add) {
+  constexpr Index some = 128;
+  for (Index c = 0; c < columns; c += some) {
+    const Index count = std::min(columns - c, some);
+    T sums[some] = {};
+    add(c, count, sums);
+    for (Index k = 0; k < count; ++k) to[c + k] += T(scale * double(sums[k]));
+  }
+}
 /// to[c] += scale · the sum of g (n, channels · positions) over rows and the channel's positions. Of a norm the features
 /// repeat with every position.
 template <class T>
 void add_channel_sums(const In<T>& g, Index channels, double scale, T* to, bool is_repeated = false) {
-  const Index positions = channels ? g.cols() / channels : 0;
+  const Index n = g.rows(), positions = channels ? g.cols() / channels : 0, stride = g.outerStride();
+  if (positions == 1)
+    return add_scaled_sums<T>(channels, scale, to, [&](Index c, Index count, T* sums) {
+      kernels::add_column_sums<T>(n, count, g.data() + c, stride, sums);
+    });
   for (Index c = 0; c < channels; ++c) {
     double sum = 0;
-    for (Index i = 0; i < g.rows(); ++i) {
-      const T* row = g.data() + i * g.outerStride() + (is_repeated ? c : c * positions);
+    for (Index i = 0; i < n; ++i) {
+      const T* row = g.data() + i * stride + (is_repeated ? c : c * positions);
       for (Index p = 0; p < positions; ++p) sum += double(row[is_repeated ? p * channels : p]);
     }
+    to[c] += T(scale * sum);
+  }
+}
+/// to[c] += scale · the sum of g ∘ v, both (n, channels · positions), over rows and the channel's positions.
+template <class T>
+void add_channel_dots(const In<T>& g, const In<T>& v, Index channels, double scale, T* to) {
+  const Index n = g.rows(), positions = channels ? g.cols() / channels : 0;
+  if (positions == 1)
+    return add_scaled_sums<T>(channels, scale, to, [&](Index c, Index count, T* sums) {
+      kernels::add_column_dots<T>(n, count, g.data() + c, g.outerStride(), v.data() + c, v.outerStride(), sums);
+    });
+  for (Index c = 0; c < channels; ++c) {
+    double sum = 0;
+    for (Index i = 0; i < n; ++i)
+      for (Index p = c * positions; p < (c + 1) * positions; ++p) sum += double(g(i, p)) * double(v(i, p));
     to[c] += T(scale * sum);
   }
 }
@@ -72,8 +106,13 @@ void subtract_bias(const BaseWeight<T>& base, Index channels, Out<T> y, Workspac
   const Scratch<T> bias(workspace, channels);
   base.copy_bias(bias.data());
   const Index positions = y.cols() / channels;
-  for (Index i = 0; i < y.rows(); ++i)
-    for (Index c = 0; c < y.cols(); ++c) y(i, c) -= bias.data()[c / positions];
+  for (Index i = 0; i < y.rows(); ++i) {
+    T* row = y.data() + i * y.outerStride();
+    if (positions == 1) kernels::add_scaled<T>(1, channels, T(-1), bias.data(), 0, row, 0);
+    else
+      for (Index c = 0; c < channels; ++c, row += positions)
+        for (Index p = 0; p < positions; ++p) row[p] -= bias.data()[c];
+  }
 }
 }  // namespace detail
 

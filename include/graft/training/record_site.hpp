@@ -31,14 +31,14 @@ class SiteStep final : public RecordedStep {
 
  public:
   SiteStep(const L& layer, const SiteTable* table, const SiteInput<T>& x, const Batch* batch, RecordedValue<T>* from, RecordedValue<T>& y,
-           const DropoutStream& dropout)
-      : layer_(layer), table_(table), x_(x), batch_(batch), from_(from), y_(&y), dropout_(dropout) {}
+           T* kept, const DropoutStream& dropout)
+      : layer_(layer), table_(table), x_(x), batch_(batch), from_(from), y_(&y), kept_(kept), dropout_(dropout) {}
 
   void backward(Tape& tape) override {
     if (!y_->grad) return;
     with_view(batch_, x_.count(), tape, [&](const BatchView& view) {
       const Out<T> dx = from_ ? tape.grad_of(*from_) : out<T>(nullptr, 0, 0);
-      SiteVjp<L, As...>(layer_, table_).backward(view, x_, y_->grad_out(), dx, tape.gradients(), dropout_);
+      SiteVjp<L, As...>(layer_, table_, view, dropout_).backward(x_, kept_, y_->grad_out(), dx, tape.gradients());
     });
     tape.release(*y_);
   }
@@ -51,6 +51,7 @@ class SiteStep final : public RecordedStep {
   const Batch* batch_;
   RecordedValue<T>* from_;  // null: ids came in
   RecordedValue<T>* y_;
+  T* kept_;  // results in the middle of the site's steps, where the way back reads them
   DropoutStream dropout_;
 };
 
@@ -59,11 +60,13 @@ auto record_at_site(const SiteDoor<L>& door, const SiteInput<layer_scalar<L>>& x
                     RecordedValue<layer_scalar<L>>* from, const Shape& row_of_result, Tape& tape) {
   using T = layer_scalar<L>;
   return with_view(batch, x.count(), tape, [&](const BatchView& view) {
-    const SiteVjp<L, As...> site(door.layer, door.table);
-    auto& y = tape.make_value<T>(batch, x.count(), row_of_result, (from && from->needs_grad) || site.trainable(view));
     const DropoutStream dropout = dropout_of(tape);
-    site.forward(view, x, y.out(), dropout);
-    if (y.needs_grad) tape.record<SiteStep<L, As...>>(door.layer, door.table, x, batch, from, y, dropout);
+    const SiteVjp<L, As...> site(door.layer, door.table, view, dropout);
+    auto& y = tape.make_value<T>(batch, x.count(), row_of_result, (from && from->needs_grad) || site.trainable());
+    const Index results = y.needs_grad ? site.kept_results() : 0;
+    T* const kept = results ? tape.take<T>(results * y.in().size()) : nullptr;
+    site.forward(x, y.out(), kept);
+    if (y.needs_grad) tape.record<SiteStep<L, As...>>(door.layer, door.table, x, batch, from, y, kept, dropout);
     return Var<T>(y);
   });
 }
