@@ -154,18 +154,19 @@ TEST_CASE("LoRA: what graft does not do is refused with the reason") {
        },
        "the field 'use_qalora' is set to true"},
       {[](auto& c) {
-         c.extra = {{"x", "1"}, {"corda_config", "{\"a\": 2}"}};
+         c.extra = {{"x", "1"}, {"kasa_config", "{\"a\": 2}"}};
        },
-       "the field 'corda_config' is set"},
+       "the field 'kasa_config' is set"},
       {[](auto& c) {
          c.extra = {{"alora_invocation_tokens", "[]"}};
        },
        "the field 'alora_invocation_tokens' is set"},
   });
   for (const char* field :
-       {"arrow_config", "corda_config", "kasa_config", "layer_replication", "loftq_config", "lora_ga_config",
-        "megatron_config", "monteclora_config", "use_bdlora", "velora_config"})
+       {"arrow_config", "kasa_config", "layer_replication", "megatron_config", "monteclora_config", "use_bdlora", "velora_config"})
     CHECK(complaint<LoraConfig>([&](auto& c) { c.extra = {{field, "{\"a\": 1}"}}; }) != "");
+  for (const char* field : {"corda_config", "eva_config", "loftq_config", "lora_ga_config"})
+    CHECK(complaint<LoraConfig>([&](auto& c) { c.extra = {{field, "{\"a\": 1}"}}; }) == "");
 }
 
 TEST_CASE("AdaLoRA: without total_step it need not be ready to train") {

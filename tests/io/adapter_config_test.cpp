@@ -222,15 +222,34 @@ TEST_CASE("AdaLoRA's inherited fields are kept, and warned about where PEFT igno
 
 TEST_CASE("fields that graft would have to ignore are refused") {
   for (const char* refused :
-       {R"("use_qalora": true)", R"("loftq_config": {"bits": 4})",
-        R"("corda_config": {"a": 1})", R"("lora_ga_config": {"a": 1})", R"("megatron_config": {"a": 1})",
-        R"("layer_replication": [[0, 2]])", R"("alora_invocation_tokens": [1])", R"("kasa_config": {"a": 1})",
+       {R"("use_qalora": true)", R"("megatron_config": {"a": 1})", R"("layer_replication": [[0, 2]])", R"("alora_invocation_tokens": [1])", R"("kasa_config": {"a": 1})",
         R"("monteclora_config": {"a": 1})", R"("velora_config": {"a": 1})", R"("use_bdlora": {"a": 1})",
         R"("arrow_config": {"a": 1})"}) {
     CAPTURE(refused);
     CHECK(complaint<LoraConfig>(std::string(", ") + refused).find("is set to") != std::string::npos);
     CHECK(complaint<LoraConfig>(std::string(", ") + refused).starts_with("'adapter_config.json': the field"));
   }
+}
+
+// As PEFT 0.21 writes what it has converted to plain LoRA (path_initial_model_for_weight_conversion). It reads it with the
+// same warnings, and then holds and writes an empty loftq_config.
+TEST_CASE("fields of an initialisation that is not asked for have no effect") {
+  const std::string corda =
+      R"({"cache_file": null, "corda_method": "ipm", "covariance_file": null, "prune_temporary_fields": true, "use_float16_for_covariance": false, "verbose": false})";
+  std::vector<std::string> warnings;
+  const std::string fields =
+      R"(, "init_lora_weights": true, "loftq_config": {"loftq_bits": 4, "loftq_iter": 1}, "lora_ga_config": {"direction": "ArB2r"}, "corda_config": )";
+  const LoraConfig config = lora(fields + corda, &warnings);
+  CHECK(field(config, "corda_config") == corda);
+  CHECK(field(config, "lora_ga_config") == R"({"direction": "ArB2r"})");
+  CHECK(field(config, "loftq_config") == "{}");
+  REQUIRE(warnings.size() == 3);
+  for (const std::string& warning : warnings) CHECK(warning.find("has no effect") != std::string::npos);
+  CHECK_NOTHROW(config.validate());
+  warnings.clear();
+  CHECK(field(lora(R"(, "init_lora_weights": "eva", "eva_config": {"rho": 1.5})", &warnings), "eva_config") == R"({"rho": 1.5})");
+  CHECK(warnings.empty());
+  CHECK(complaint<AdaLoraConfig>(R"(, "loftq_config": {"loftq_bits": 4})") == "");
 }
 
 TEST_CASE("a wrong field is a ConfigError that names it") {

@@ -20,17 +20,14 @@ namespace detail {
 struct RefusedField {
   std::string_view name, reason;
 };
-/// PEFT's fields that would change what an adapter computes, and that graft does not do.
+/// PEFT's fields that would change what an adapter computes, and that graft does not do. Those of an initialisation
+/// (`corda_config`, …) change nothing without it, and initialisations are checked by themselves.
 inline constexpr std::array refused_fields{
     RefusedField{"alora_invocation_tokens", "activated LoRA needs the token ids in every layer"},
     RefusedField{"arrow_config", "Arrow routes tokens between adapters"},
-    RefusedField{"corda_config", "CorDA changes the base weights from activations of a data set"},
     RefusedField{"kasa_config", "KaSA adds a diagonal to the update"},
     RefusedField{"layer_replication", "it builds a deeper model by repeating layers"},
-    RefusedField{"loftq_config", "LoftQ replaces the base weights by quantised ones"},
-    RefusedField{"lora_ga_config", "LoRA-GA changes the base weights from gradients of a data set"},
     RefusedField{"megatron_config", "Megatron's layers are split over processes"},
-    RefusedField{"mica_config", "MiCA is an initialisation that graft does not have"},
     RefusedField{"monteclora_config", "MonteCLoRA samples its update"},
     RefusedField{"use_bdlora", "BD-LoRA's matrices are block-diagonal"},
     RefusedField{"use_qalora", "QALoRA pools the input before A"},

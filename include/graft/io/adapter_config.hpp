@@ -46,6 +46,21 @@ template <class V>
   return order_matters(field.value);
 }
 
+/// The fields that belong to one value of `init_lora_weights`. PEFT keeps them in what it saves as plain LoRA.
+inline constexpr std::array<std::pair<std::string_view, std::string_view>, 4> initialisation_fields{
+    {{"corda_config", "corda"}, {"eva_config", "eva"}, {"loftq_config", "loftq"}, {"lora_ga_config", "lora_ga"}}};
+
+/// Whether the field belongs to an initialisation that the config does not ask for.
+template <class Config>
+[[nodiscard]] bool is_of_another_initialisation(const Config& config, std::string_view name) {
+  for (const auto& [field, scheme] : initialisation_fields)
+    if (field == name) {
+      if constexpr (std::is_same_v<Config, LoraConfig>) return config.init_lora_weights != InitLoraWeights(std::string(scheme));
+      else return true;
+    }
+  return false;
+}
+
 /// Reads and warns about what has no member: keeps what differs from PEFT's default.
 template <class Config>
 void read_other_field(Config& config, const std::string& name, const Json& value,
@@ -60,6 +75,10 @@ void read_other_field(Config& config, const std::string& name, const Json& value
   std::string text = python_json(value, one_line);
   if (field && text == field->default_json) return;
   if (!field) unknown.push_back(name);
+  if (field && is_of_another_initialisation(config, name)) {
+    warnings.push_back("the field '" + name + "' has no effect: it belongs to another init_lora_weights");
+    if (name == "loftq_config") return;  // PEFT empties it
+  }
   if (name == "task_type" && !value.is_string())
     fail<ConfigError>("'task_type' is " + text, "a string or null is needed", "correct the file");
   constexpr std::array task_types{"SEQ_CLS",   "SEQ_2_SEQ_LM", "CAUSAL_LM",
