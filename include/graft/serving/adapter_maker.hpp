@@ -11,6 +11,7 @@
 
 #include "../state_dict/staged.hpp"
 #include "adapter_source.hpp"
+#include "base_starts.hpp"
 #include "serve_code.hpp"
 
 namespace graft {
@@ -60,6 +61,7 @@ struct ServedEntry {
   // under the registry's mutex
   Weights resident{};
   std::weak_ptr<const AdapterGeneration> last{};  ///< dropped, and perhaps still in use
+  BaseStarts<> starts{};                          ///< of those weights
   std::list<ServedEntry*>::iterator use{};
   bool is_current = true;
 };
@@ -111,6 +113,8 @@ class AdapterMaker {
     alive_->fetch_add(entry.bytes, std::memory_order_relaxed);
     return Weights(made, &made->generation);
   }
+  /// What these weights started from, as it is now.
+  [[nodiscard]] BaseStarts<> starts_of(const AdapterGeneration& weights) const { return {sites_, weights}; }
   /// Of all weights that it made and somebody holds.
   [[nodiscard]] std::size_t bytes_alive() const { return alive_->load(std::memory_order_relaxed); }
 

@@ -45,6 +45,7 @@ class ServedAdapters {
     }
     const std::shared_ptr<Entry> next = maker_.read(name, std::move(source), limits());
     const Weights weights = was_resident ? maker_.make(*next) : nullptr;
+    if (weights) next->starts = maker_.starts_of(*weights);
     Dropped dropped;
     std::shared_ptr<Entry> old;
     const std::lock_guard lock(mutex_);
@@ -88,7 +89,9 @@ class ServedAdapters {
       if (Weights weights = find(*entry, dropped)) return weights;  // made while this thread waited
     }
     const Weights weights = maker_.make(*entry);
+    BaseStarts<> starts = maker_.starts_of(*weights);
     const std::lock_guard lock(mutex_);
+    entry->starts = std::move(starts);
     ++metrics_.materialisations;
     if (entry->is_current) make_resident(*entry, weights, dropped);
     return weights;
@@ -199,6 +202,11 @@ class ServedAdapters {
     metrics_.bytes_buffered -= entry.source.kept_bytes;
   }
   [[nodiscard]] Weights find(Entry& entry, Dropped& dropped) {
+    if (entry.starts.are_outdated()) {  // another base was loaded
+      if (entry.resident) drop(entry, dropped);
+      entry.last.reset();
+      entry.starts = {};
+    }
     if (entry.resident) {
       by_use_.splice(by_use_.begin(), by_use_, entry.use);
       return entry.resident;
