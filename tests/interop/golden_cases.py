@@ -321,4 +321,12 @@ def all_cases():
     add(loaded, "lora_saved_norms", decoder, lora(saved))
     add(loaded, "lora_saved_norm_bias_all", of(decoder, bias=True), lora(saved | {"modules_to_save": ["layers.1.norm"], "bias": "all"}), mapped=True)
     add(several, "lora_saved_norms_two", decoder, [lora(saved), lora({"target_modules": ["up_proj"], "r": 3}, "b")], True)
+
+    # modules of several layers are saved whole
+    saved = {"target_modules": ["q_proj", "lm_head"], "modules_to_save": ["mlp"]}
+    add(loaded, "lora_saved_module", decoder, lora(saved))
+    add(loaded, "lora_saved_module_bias_all", of(decoder, bias=True), lora(saved | {"modules_to_save": ["layers.1"], "bias": "all"}), mapped=True)
+    add(several, "lora_saved_module_two", decoder, [lora(saved), lora({"target_modules": ["v_proj"], "r": 3}, "b")], True)
+    add(low_level, "lora_saved_module_bare", decoder, lora(saved, style="bare"), True)
+    add(loaded, "ia3_saved_module", decoder, ia3({"target_modules": ["up_proj", "down_proj"], "feedforward_modules": ["down_proj"], "modules_to_save": ["self_attn", "norm"]}))
     return made
