@@ -4,7 +4,10 @@
 #include <thread>
 #include <vector>
 
+#include <graft/thread_pool.hpp>
 #include <graft/train.hpp>
+
+#include "support/ramp.hpp"
 
 // One const model, a batch and a tape for each of several threads: the gradients of each have the bits of the same pass on
 // one thread. ThreadSanitizer watches.
@@ -81,4 +84,46 @@ TEST_CASE("threads that train one model each have their own gradients") {
   }
   CHECK(same);
   CHECK(any);
+}
+
+namespace {
+struct Wide {
+  Adaptable<graft::Linear<>> p{131, 70};
+  GRAFT_MODULE(p)
+};
+/// Of a pass whose batch has a pool, or none: the result, and the gradients by x and the adapters' parameters.
+std::vector<graft::Matrix<>> gradients_on(const Wide& net, const graft::TrainableParameters& parameters, const graft::AdapterSelection& some,
+                                          const graft::AdapterSelection& others, graft::ThreadPool* pool) {
+  graft::Batch batch;
+  if (pool) batch.set_parallel_for(*pool);
+  batch.add(600, some).add(500, others);
+  graft::Tape tape({.seed = 3});
+  const auto x = tape.input(batch.input(graft::Matrix<>(support::ramp(1100, 131, 1) / 3)), true);
+  const auto y = net.p(x);
+  tape.backward(y, support::ramp(1100, 70, 2) / 7);
+  std::vector<graft::Matrix<>> all{y.value(), x.grad()};
+  for (const graft::TrainableParameter& one : parameters)
+    if (const auto* found = tape.gradients().find_at<float>(*one.parameter)) all.push_back(*found);
+  return all;
+}
+}  // namespace
+
+TEST_CASE("the gradients of adapters on several threads have the bits of one") {
+  Wide net;
+  graft::initialise(net, 7);
+  (void)graft::inject_adapter_in_model(
+      graft::LoraConfig{.r = 33, .lora_alpha = 5, .target_modules = {"p"}, .lora_bias = true, .init_lora_weights = false}, net, "lora");
+  (void)graft::inject_adapter_in_model(
+      graft::LoraConfig{.r = 31, .lora_dropout = 0.2, .target_modules = {"p"}, .use_dora = true, .init_lora_weights = false}, net, "dora");
+  (void)graft::inject_adapter_in_model(graft::AdaLoraConfig{.init_r = 32, .target_modules = {"p"}, .init_lora_weights = false}, net, "adalora");
+  graft::set_requires_grad(net, {"lora", "dora", "adalora"}, true);
+  const auto parameters = graft::trainable_parameters(net);
+  const auto some = graft::select(net, {{"lora"}, {"dora"}}), others = graft::select(net, {{"adalora", 0.7}, {"lora"}});
+  const auto alone = gradients_on(net, parameters, some, others, nullptr);
+  CHECK(alone.size() == 2 + 9);
+  for (const graft::Matrix<>& one : alone) CHECK_FALSE(one.isZero(0));
+  graft::ThreadPool pool(3);
+  bool same = true;
+  for (int pass = 0; pass < 5; ++pass) same = same && gradients_on(net, parameters, some, others, &pool) == alone;
+  CHECK(same);
 }

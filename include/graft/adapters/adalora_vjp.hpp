@@ -1,8 +1,8 @@
 #pragma once
 
-#include "../kernels/backward.hpp"
 #include "../kernels/conv_backward.hpp"
 #include "adalora.hpp"
+#include "parallel_low_rank_vjp.hpp"
 #include "update_gradient.hpp"
 
 namespace graft {
@@ -20,21 +20,18 @@ void AdaLora::State<T>::update_vjp(const UpdateGradient<T>& to) const {
   T* const d_a = detail::gradient_of<T>(a_, to.gradients);
   T* const d_b = detail::gradient_of<T>(b_, to.gradients);
   T* const d_e = detail::gradient_of<T>(e_, to.gradients);
-  const Index n = x.rows.rows(), in = x.rows.cols(), out = to.g.cols(), stride = x.rows.outerStride();
   if (facts_.kind == LayerKind::linear) {
-    const Scratch<T> scratch(to.workspace, kernels::low_rank_backward_scratch<T>(n, in, out, r));
     const kernels::LowRankGradients<T> gradients{d_a, d_b, d_e, const_cast<T*>(dx.data()), dx.outerStride()};
-    kernels::low_rank_backward<T>(n, in, out, r, x.rows.data(), stride, a.data(), b.data(), e.data(), kappa, to.g.data(),
-                                  to.g.outerStride(), nullptr, gradients, scratch.data());
+    detail::parallel_low_rank_vjp<T>(r, x.rows, a.data(), b.data(), e.data(), kappa, in<T>(to.g), gradients, to.workspace);
     return;
   }
   kernels::ConvGeometry geometry = detail::conv_geometry(facts_.conv, x.row_shape);
   geometry.padding_mode = PaddingMode::zeros;
   kernels::LowRankConvGradients<T> gradients{.dA = d_a, .dB = d_b, .de = d_e};
   const Scratch<T> scratch(to.workspace, kernels::low_rank_conv_backward_scratch(geometry, r));
-  for (Index i = 0; i < n; ++i) {
+  for (Index i = 0; i < x.rows.rows(); ++i) {
     gradients.dx = dx.data() ? const_cast<T*>(dx.data()) + i * dx.outerStride() : nullptr;
-    kernels::low_rank_conv_backward<T>(geometry, r, x.rows.data() + i * stride, a.data(), b.data(), e.data(), kappa,
+    kernels::low_rank_conv_backward<T>(geometry, r, x.rows.data() + i * x.rows.outerStride(), a.data(), b.data(), e.data(), kappa,
                                        to.g.data() + i * to.g.outerStride(), gradients, scratch.data());
   }
 }

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 
-#include "../kernels/backward.hpp"
 #include "../kernels/conv_backward.hpp"
 #include "../kernels/embedding_backward.hpp"
 #include "dora_vjp.hpp"
 #include "looked_up.hpp"
 #include "lora.hpp"
+#include "parallel_low_rank_vjp.hpp"
 #include "update_gradient.hpp"
 
 namespace graft {
@@ -122,7 +122,7 @@ struct LoraVjp {
     else if (state.facts_.kind == LayerKind::conv) conv(x, g, dx, gradients);
   }
   void linear(const In<T>& x, const In<T>& g, Out<T> dx, Gradients& gradients) const {
-    const Index n = x.rows(), in = x.cols(), count = g.cols(), r = state.r_, first = base.first_row();
+    const Index count = g.cols(), r = state.r_, first = base.first_row();
     T* const d_b = gradient_of<T>(state.b_, gradients);
     const kernels::LowRankGradients<T> to{.dA = gradient_of<T>(state.a_, gradients), .dB = d_b ? d_b + first * r : nullptr,
                                           .dx = dx.data(), .lddx = dx.outerStride()};
@@ -130,9 +130,7 @@ struct LoraVjp {
     if (d_beta) add_channel_sums<T>(g, count, double(scale()), d_beta + first);
     if (!to.dA && !to.dB && !to.dx) return;
     const Values<T> a(state.a_, workspace), b(state.b_, workspace);
-    const Scratch<T> scratch(workspace, kernels::low_rank_backward_scratch<T>(n, in, count, r));
-    kernels::low_rank_backward<T>(n, in, count, r, x.data(), x.outerStride(), a.data(), b.data() + first * r, nullptr, scale(),
-                                  g.data(), g.outerStride(), nullptr, to, scratch.data());
+    parallel_low_rank_vjp<T>(r, x, a.data(), b.data() + first * r, nullptr, scale(), g, to, workspace);
   }
 
   /// torch scales long columns of A down before it looks them up, as if they had always been as short: their gradient does
@@ -190,12 +188,10 @@ struct LoraVjp {
   }
   void initial(const In<T>& g, Out<T> dx) const {
     if (!state.initial_ || !dx.data()) return;
-    const Index n = g.rows(), in = dx.cols(), count = g.cols(), r = state.r_;
-    const Scratch<T> scratch(workspace, kernels::low_rank_backward_scratch<T>(n, in, count, r));
     const T *const a = state.data(state.initial_->a), *const b = state.data(state.initial_->b);
     const kernels::LowRankGradients<T> to{.dx = dx.data(), .lddx = dx.outerStride()};
-    kernels::low_rank_backward<T>(n, in, count, r, nullptr, 0, a, b, nullptr, -scale(), g.data(), g.outerStride(), nullptr, to,
-                                  scratch.data());
+    const In<T> unread = graft::in<T>(dx);  // a frozen pair has no gradient that reads x
+    parallel_low_rank_vjp<T>(state.r_, unread, a, b, nullptr, -scale(), g, to, workspace);
   }
 };
 

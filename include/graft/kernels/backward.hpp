@@ -40,12 +40,102 @@ struct LowRankGradients {
   std::ptrdiff_t lddx = 0;
 };
 
-/// The number of T that low_rank_backward needs as scratch: bounded in n.
+/// The two halves of low_rank_backward, for callers who cut them into pieces: rows, which give dx and the factors that the
+/// gradients of A and B are made of; then, of all rows, columns of A and of B turned around. Every element has the bits
+/// that it has in one piece. The sizes are those of low_rank_backward.
+template <class T>
+struct LowRankBackward {
+  std::ptrdiff_t n, in, out, r;
+  const T* x;
+  std::ptrdiff_t ldx;
+  const T *A, *B, *e;
+  T scale;
+  const T* g;
+  std::ptrdiff_t ldg;
+  const T* u;
+  LowRankGradients<T> to;
+  T* memory;  ///< memory_size(): what the halves hand over
+
+  [[nodiscard]] static constexpr std::ptrdiff_t memory_size(std::ptrdiff_t n, std::ptrdiff_t out, std::ptrdiff_t r) {
+    return r * out + 3 * r * n;
+  }
+  /// Of a piece.
+  [[nodiscard]] static constexpr std::ptrdiff_t rows_scratch(std::ptrdiff_t rows, std::ptrdiff_t r) {
+    return 2 * r * std::min(rows, detail::backward_rows);
+  }
+  [[nodiscard]] static constexpr std::ptrdiff_t columns_scratch(std::ptrdiff_t n, std::ptrdiff_t columns, std::ptrdiff_t r) {
+    return 2 * r * columns + panel_scratch<T>(std::min(n, detail::backward_rows), columns);
+  }
+
+  /// Before all rows.
+  void turn() const {
+    if (needs_down()) transpose(out, r, B, r, turned_b(), out);
+  }
+  void rows(std::ptrdiff_t begin, std::ptrdiff_t count, T* scratch) const {
+    for (std::ptrdiff_t i = begin; i < begin + count; i += detail::backward_rows)
+      some_rows(i, std::min(begin + count - i, detail::backward_rows), scratch);
+  }
+  /// After all rows.
+  void add_de() const {
+    for (std::ptrdiff_t j = 0; to.de && j < r; ++j) {
+      double sum = 0;
+      for (std::ptrdiff_t i = 0; i < n; ++i) sum += double(turned_products()[j * n + i]);
+      to.de[j] += T(sum);
+    }
+  }
+  void columns_of_a(std::ptrdiff_t begin, std::ptrdiff_t count, T* scratch) const {
+    for_each_block([&](std::ptrdiff_t i, std::ptrdiff_t rows) {
+      detail::product_nn_either(r, count, rows, turned_down() + i, n, x + i * ldx + begin, ldx, to.dA + begin, in, true, scratch);
+    });
+  }
+  void columns_of_b(std::ptrdiff_t begin, std::ptrdiff_t count, T* scratch) const {
+    T *const turned = scratch, *const sums = turned + r * count, *const panels = sums + r * count;
+    for_each_block([&](std::ptrdiff_t i, std::ptrdiff_t rows) {
+      detail::product_nn_either(r, count, rows, turned_u() + i, n, g + i * ldg + begin, ldg, turned, count, i > 0, panels);
+    });
+    transpose(r, count, turned, count, sums, r);
+    T* const dB = to.dB + begin * r;
+    add(1, count * r, dB, 0, sums, 0, dB, 0);
+  }
+
+ private:
+  [[nodiscard]] bool needs_down() const { return to.dA || to.dx || to.de; }
+  [[nodiscard]] T* turned_b() const { return memory; }                     // (r, out)
+  [[nodiscard]] T* turned_u() const { return memory + r * out; }           // times scale and e, (r, n)
+  [[nodiscard]] T* turned_down() const { return turned_u() + r * n; }      // g B, times scale and e
+  [[nodiscard]] T* turned_products() const { return turned_down() + r * n; }  // scale * (g B) * u
+  void for_each_block(const auto& f) const {
+    for (std::ptrdiff_t i = 0; i < n; i += detail::backward_rows) f(i, std::min(n - i, detail::backward_rows));
+  }
+  void some_rows(std::ptrdiff_t i, std::ptrdiff_t rows, T* scratch) const {
+    const T* const none = nullptr;
+    T *const down = scratch, *const own_u = down + r * rows;
+    const T *const x_here = x + i * ldx, *const u_here = u ? u + i * r : own_u;
+    if (!u && (to.dB || to.de)) product_nt(rows, r, in, x_here, ldx, A, in, none, own_u, r, false);
+    if (needs_down()) product_nt(rows, r, out, g + i * ldg, ldg, turned_b(), out, none, down, r, false);
+    if (to.de)
+      for (std::ptrdiff_t j = 0; j < r; ++j)
+        for (std::ptrdiff_t k = 0; k < rows; ++k) turned_products()[j * n + i + k] = scale * down[k * r + j] * u_here[k * r + j];
+    if (to.dB) {
+      transpose(rows, r, u_here, r, turned_u() + i, n);
+      for (std::ptrdiff_t j = 0; j < r; ++j) {
+        const T factor = e ? scale * e[j] : scale;
+        for (std::ptrdiff_t k = 0; k < rows; ++k) turned_u()[j * n + i + k] *= factor;
+      }
+    }
+    if (!to.dA && !to.dx) return;
+    detail::scale_low_rank(rows, r, e, scale, down);
+    if (to.dA) transpose(rows, r, down, r, turned_down() + i, n);
+    if (to.dx) product_nn(rows, in, r, down, r, A, in, none, to.dx + i * to.lddx, to.lddx, true);
+  }
+};
+
+/// The number of T that low_rank_backward needs as scratch.
 template <class T>
 [[nodiscard]] constexpr std::ptrdiff_t low_rank_backward_scratch(std::ptrdiff_t n, std::ptrdiff_t in, std::ptrdiff_t out,
                                                                  std::ptrdiff_t r) {
-  const std::ptrdiff_t rows = std::min(n, detail::backward_rows);
-  return 2 * r * out + 3 * r * rows + panel_scratch<T>(rows, std::max(in, out));
+  using Halves = LowRankBackward<T>;
+  return Halves::memory_size(n, out, r) + std::max(Halves::rows_scratch(n, r), Halves::columns_scratch(n, std::max(in, out), r));
 }
 
 /// Adds the gradients of y = scale * ((x A^T) * e) B^T:
@@ -58,43 +148,13 @@ void low_rank_backward(std::ptrdiff_t n, std::ptrdiff_t in, std::ptrdiff_t out, 
                        std::ptrdiff_t ldx, const T* A, const T* B, const T* e, T scale, const T* g, std::ptrdiff_t ldg,
                        const T* u, const LowRankGradients<T>& to, T* scratch) {
   if (n <= 0 || r <= 0) return;
-  const T* const none = nullptr;
-  const std::ptrdiff_t most = std::min(n, detail::backward_rows);
-  T* const turned_b = scratch;               // B^T (r, out)
-  T* const turned_db = turned_b + r * out;   // dB^T (r, out)
-  T* const down = turned_db + r * out;       // g B, then the gradient of u (rows, r)
-  T* const own_u = down + r * most;          // (rows, r)
-  T* const turned = own_u + r * most;        // of either, (r, rows)
-  T* const panels = turned + r * most;
-  const bool needs_down = to.dA || to.dx || to.de;
-  if (needs_down) transpose(out, r, B, r, turned_b, out);
-  for (std::ptrdiff_t i = 0; i < n; i += most) {
-    const std::ptrdiff_t rows = std::min(n - i, most);
-    const T *x_here = x + i * ldx, *g_here = g + i * ldg, *u_here = u ? u + i * r : own_u;
-    if (!u && (to.dB || to.de)) product_nt(rows, r, in, x_here, ldx, A, in, none, own_u, r, false);
-    if (needs_down) product_nt(rows, r, out, g_here, ldg, turned_b, out, none, down, r, false);
-    if (to.de)
-      for (std::ptrdiff_t k = 0; k < rows; ++k)
-        for (std::ptrdiff_t j = 0; j < r; ++j) to.de[j] += scale * down[k * r + j] * u_here[k * r + j];
-    if (to.dB) {
-      transpose(rows, r, u_here, r, turned, rows);
-      for (std::ptrdiff_t j = 0; j < r; ++j) {
-        const T factor = e ? scale * e[j] : scale;
-        for (std::ptrdiff_t k = 0; k < rows; ++k) turned[j * rows + k] *= factor;
-      }
-      detail::product_nn_either(r, out, rows, turned, rows, g_here, ldg, turned_db, out, i > 0, panels);
-    }
-    if (!to.dA && !to.dx) continue;
-    detail::scale_low_rank(rows, r, e, scale, down);
-    if (to.dA) {
-      transpose(rows, r, down, r, turned, rows);
-      detail::product_nn_either(r, in, rows, turned, rows, x_here, ldx, to.dA, in, true, panels);
-    }
-    if (to.dx) product_nn(rows, in, r, down, r, A, in, none, to.dx + i * to.lddx, to.lddx, true);
-  }
-  if (!to.dB) return;
-  transpose(r, out, turned_db, out, turned_b, r);
-  add(1, out * r, to.dB, 0, turned_b, 0, to.dB, 0);
+  const LowRankBackward<T> halves{n, in, out, r, x, ldx, A, B, e, scale, g, ldg, u, to, scratch};
+  T* const own = scratch + halves.memory_size(n, out, r);
+  halves.turn();
+  halves.rows(0, n, own);
+  halves.add_de();
+  if (to.dA) halves.columns_of_a(0, in, own);
+  if (to.dB) halves.columns_of_b(0, out, own);
 }
 
 }  // namespace GRAFT_BUILD
