@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <memory>
 
-#include <graft/graft.hpp>
+#include <graft/train.hpp>
+
+#include "support/ramp.hpp"
 
 using graft::Index;
 using graft::LoraConfig;
@@ -167,33 +169,99 @@ TEST_CASE("what has no memory, or is merged, cannot be trained") {
 }
 
 namespace {
+/// A head whose weight is a matrix of the user's: rows by rows, columns by columns, with gaps, or for reading only.
+enum class Lies { by_rows, by_columns, with_gaps, shown };
+template <Lies lies>
 struct Held {
-  graft::Matrix<float> weight = graft::Matrix<float>::Ones(3, 4);
-  graft::Matrix<float> operator()(const graft::Matrix<float>& x) const { return x * weight.transpose(); }
+  static constexpr int order = lies == Lies::by_columns ? Eigen::ColMajor : Eigen::RowMajor;
+  Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, order> values = support::ramp(3, lies == Lies::with_gaps ? 6 : 4);
+  Eigen::VectorXf offsets = support::ramp(1, 3, 5).row(0);
+  graft::Matrix<float> operator()(const graft::Matrix<float>& x) const {
+    return (x * values.leftCols(4).transpose()).rowwise() + offsets.transpose();
+  }
 };
 }  // namespace
 
-template <>
-struct graft::layer_traits<Held> {
+template <Lies lies>
+struct graft::layer_traits<Held<lies>> {
   static constexpr LayerKind kind = LayerKind::linear;
   using scalar = float;
-  static Index in_features(const Held& held) { return held.weight.cols(); }
-  static Index out_features(const Held& held) { return held.weight.rows(); }
-  static auto& weight(auto& held) { return held.weight; }
+  static Index in_features(const Held<lies>&) { return 4; }
+  static Index out_features(const Held<lies>& held) { return held.values.rows(); }
+  static decltype(auto) weight(auto& held) {
+    if constexpr (lies == Lies::with_gaps) return held.values.leftCols(4);
+    else if constexpr (lies == Lies::shown) return std::as_const(held.values);
+    else return (held.values);
+  }
+  static auto* bias(auto& held) { return &held.offsets; }
 };
 
 namespace {
+template <class Head>
 struct HeldNet {
   graft::Adaptable<graft::Linear<>> q{4, 4};
-  graft::Adaptable<Held> head;
+  graft::Adaptable<Head> head = [] {
+    if constexpr (std::is_default_constructible_v<Head>) return graft::Adaptable<Head>();
+    else return graft::Adaptable<Head>(4, 3);
+  }();
+  HeldNet() {
+    graft::initialise(*this, 3);
+    (void)graft::inject_adapter_in_model(LoraConfig{.r = 2, .target_modules = {"q"}, .init_lora_weights = false, .modules_to_save = {"head"}}, *this);
+  }
+  auto operator()(const auto& x) const { return head(q(x)); }
   GRAFT_MODULE(q, head)
 };
+/// What the adapter has learnt after some steps.
+template <class Net>
+graft::StateDict trained(Net& net) {
+  graft::AdamW optimizer(graft::trainable_parameters(net), {.lr = 0.01});
+  graft::Tape tape;
+  const graft::Matrix<> x = support::ramp(7, 4, 1);
+  for (int step = 0; step < 3; ++step) {
+    tape.backward(graft::mse_loss(net(tape.input(x)), support::ramp(7, 3, 2)));
+    CHECK(graft::clip_grad_norm(optimizer.parameters(), tape.gradients(), 1e9) == doctest::Approx(tape.gradients().norm()));
+    optimizer.step(tape.gradients());
+    tape.gradients().clear();
+    tape.clear();
+  }
+  const graft::StateDict state = optimizer.state_dict().clone();
+  CHECK(state.contains("exp_avg.head.modules_to_save.default.weight"));
+  optimizer.load_state_dict(state);
+  return graft::get_peft_model_state_dict(net).clone();
+}
+template <Lies lies>
+void learns_as_linear() {
+  HeldNet<Held<lies>> net;
+  HeldNet<graft::Linear<>> linear;
+  (void)graft::set_base_model_state_dict(linear, graft::get_base_model_state_dict(net));
+  graft::StateDict start = graft::get_peft_model_state_dict(net).clone();
+  (void)graft::set_peft_model_state_dict(linear, start);
+  const auto base = net.head->values;
+  const Strings keys = keys_of(net);
+  CHECK(keys == keys_of(linear));
+  const graft::StateDict own = trained(net), want = trained(linear);
+  CHECK(own.keys() == want.keys());
+  for (const auto& [key, view] : own) {
+    CAPTURE(key);
+    const auto values = [&](const graft::StateDict& of) {
+      return Eigen::Map<const Eigen::ArrayXf>(reinterpret_cast<const float*>(of.at(key).data), view.size());
+    };
+    CHECK((values(own) - values(want)).abs().maxCoeff() < 1e-6f);  // products in another order of summation
+    CHECK((values(own) - values(start)).abs().maxCoeff() > 0.01f);
+  }
+  CHECK(net.head->values == base);  // the copy alone
+}
 }  // namespace
 
-TEST_CASE("a copy that is a matrix of the layer's own is said to be none that can be stepped") {
-  HeldNet net;
-  (void)graft::inject_adapter_in_model(LoraConfig{.r = 2, .target_modules = {"q"}, .modules_to_save = {"head"}}, net);
+TEST_CASE("a copy of a layer that holds plain matrices learns what one of Parameters does") {
+  learns_as_linear<Lies::by_rows>();
+  learns_as_linear<Lies::by_columns>();
+}
+TEST_CASE("a copy that is no matrix in one piece, or only shown, is said to be none that can be stepped") {
+  HeldNet<Held<Lies::with_gaps>> net;
   CHECK_THROWS_WITH_AS((void)graft::trainable_parameters(net), doctest::Contains("'head.weight' of adapter 'default'"), graft::TrainingError);
+  HeldNet<Held<Lies::shown>> shown;
+  CHECK_THROWS_WITH_AS((void)graft::trainable_parameters(shown), doctest::Contains("'head.weight' of adapter 'default'"), graft::TrainingError);
 }
 
 TEST_CASE("layers without rank have nothing to train") {

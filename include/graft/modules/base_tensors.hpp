@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -23,7 +24,18 @@ struct BaseTensor {
   std::function<void(const TensorView&, bool may_borrow)> write;  ///< null: the layer only shows it
   ParameterData* parameter = nullptr;  ///< that holds it and can be written, if one does
   const void* storage = nullptr;       ///< where the elements are while the model does not change; null: unknown
+  std::optional<Shape> stored{};       ///< of the layer's own matrix, if it lies there in one piece and may be written: its sizes as it lies
 };
+
+/// The sizes of values in memory, rows by rows, if they lie in one piece.
+template <class Values>
+[[nodiscard]] std::optional<Shape> stored_shape(const Values& values, const Shape& shape) {
+  if (values.size() != shape.size()) return {};
+  const bool by_rows = Values::IsRowMajor || shape.rank() < 2;
+  const Index rows = Values::IsRowMajor ? values.rows() : values.cols(), cols = Values::IsRowMajor ? values.cols() : values.rows();
+  if (values.innerStride() != 1 || (rows > 1 && values.outerStride() != cols)) return {};
+  return by_rows ? shape : Shape{rows, cols};
+}
 
 template <class Eigenish>
 Shape shape_of(const Eigenish& values) {
@@ -55,6 +67,7 @@ BaseTensor tensor_of_expression(std::string key, const Shape& shape, Get get) {
       for (Index col = 0; col < values.cols(); ++col) *next++ = values.coeff(row, col);
     return TensorView{dtype_of<T>, shape.to_vector(), bytes.get(), bytes};
   };
+  if constexpr (WritableView<decltype(get())> && requires { get().outerStride(); }) tensor.stored = stored_shape(get(), shape);
   if constexpr (WritableView<decltype(get())>)
     tensor.write = [get, shape](const TensorView& source, bool) {
       auto&& values = get();

@@ -100,11 +100,12 @@ template <class = OnDemand>
   const bool is_bare = site.kind() == LayerKind::parameter && !has_wrapper(table, Wrapper::copies);
   return join_path(modules.inside(adapter_module(site, 0, is_inside_adapted(site))), is_bare ? "" : base_infix(table));
 }
-/// Of the tensors that only the code of a layer reaches: what they hold, or no more than that they are there.
+/// Of the tensors that only the code of a layer reaches: what they hold, or no more than that they are there, and where.
 enum class Shown { all, parameters };
 [[nodiscard]] inline TensorView shown_tensor(const BaseTensor& tensor, Shown shown) {
   if (shown == Shown::all) return tensor.read();
-  return tensor.parameter ? tensor.parameter->view() : TensorView{tensor.dtype, tensor.shape.to_vector()};
+  if (tensor.parameter) return tensor.parameter->view();
+  return {tensor.dtype, tensor.shape.to_vector(), static_cast<const std::byte*>(tensor.storage), nullptr};
 }
 /// The tensors of a site's layer.
 template <class = OnDemand>

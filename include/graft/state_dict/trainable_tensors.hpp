@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <string>
 #include <unordered_set>
 #include <utility>
@@ -20,6 +21,7 @@ struct TrainableTensor {
   const AnySite* site;            ///< null outside of sites
   std::string name;               ///< of the tensor at its site, or in the model
   std::vector<ParameterData*> tied{};  ///< others of the base on the same memory
+  std::shared_ptr<ParameterData> held{};  ///< `parameter`, where a matrix of the layer's own holds the values
 };
 
 /// Collects them: adapters' parameters, copies, tokens and biases, and what the user wants trained of the base.
@@ -61,10 +63,16 @@ class TrainableTensors {
       for (const AdapterParameter& parameter : state->parameters())
         if (parameter.data->requires_grad()) add(*parameter.data, record, &site, std::string(parameter.name));
     if (entry.copy() && entry.here()->copy_trains)
-      for (const BaseTensor& tensor : site.tensors(entry.copy())) add(tensor, record, &site);
+      for (const BaseTensor& tensor : site.tensors(entry.copy())) add_of_copy(tensor, record, &site);
     if (TokenRows* tokens = entry.tokens(); tokens && entry.here()->tied_to.empty() && tokens->rows().requires_grad())
       add(tokens->rows(), record, &site, std::string(token_parameter));
     if (ParameterData* bias = entry.bias(); bias && bias->requires_grad()) add(*bias, record, &site, "bias");
+  }
+  void add_of_copy(const BaseTensor& tensor, const AdapterRecord* record, const AnySite* site) {
+    if (tensor.parameter || !tensor.stored) return add(tensor, record, site);
+    const auto held = std::make_shared<ParameterData>(tensor.dtype, *tensor.stored);
+    held->borrow(static_cast<std::byte*>(const_cast<void*>(tensor.storage)), nullptr);
+    add({held.get(), tensor.shape, tensor.storage, record, site, tensor.key, {}, held});
   }
   /// While its adapter is active the layer holds the trained values.
   void add_plain_bias(const AdapterRecord& record, PlainBias& bias) {

@@ -193,9 +193,9 @@ class Optimizer {
     if (data.is_meta()) data.allocate();
     return reinterpret_cast<T*>(data.data());
   }
-  /// Borrowed memory is somebody's file or buffer. What is tied to it stays tied.
+  /// Borrowed memory is somebody's file or buffer, if it is not the model's own. What is tied to it stays tied.
   static void own_memory(const TrainableParameter& one) {
-    if (!one.parameter->is_borrowed()) return;
+    if (one.held || !one.parameter->is_borrowed()) return;
     one.parameter->detach();
     for (ParameterData* other : one.tied) {
       const bool requires_grad = other->requires_grad();

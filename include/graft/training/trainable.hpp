@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -23,6 +24,7 @@ struct TrainableParameter {
   std::string name;       ///< in its module: "lora_A", "weight", "bias"
   ParameterData* parameter;
   std::vector<ParameterData*> tied{};  ///< others of the base on the same memory
+  std::shared_ptr<ParameterData> held{};  ///< `parameter`, where a copy's layer has a matrix of its own: as that lies in memory
 
   [[nodiscard]] const Shape& shape() const { return parameter->shape(); }
 };
@@ -88,7 +90,7 @@ void check_trainable(const ModelSites& model, const TrainableTensor& tensor) {
   };
   if (!tensor.parameter)
     fail<TrainingError>(name() + " wants gradients, and is no graft::Parameter",
-                        "an optimiser writes the memory of a Parameter; here the layer has a matrix of its own",
+                        "of what a layer holds in something else only a copy is trained, and that where it lies in one piece and may be written",
                         "let the layer hold a graft::Parameter, or leave it out of modules_to_save and of bias = all");
   if (tensor.parameter->is_meta())
     fail<MetaError>(name() + " wants gradients, and has no memory yet",
@@ -115,7 +117,8 @@ template <class = OnDemand>
   for (const std::size_t i : sorted_order(tensors.size(), [&](std::size_t a, std::size_t b) {
          return names.place(tensors[a].storage) < names.place(tensors[b].storage);
        }))
-    parameters.push_back({names.name(tensors[i].storage), std::string(last_segment(tensors[i].name)), tensors[i].parameter, std::move(tensors[i].tied)});
+    parameters.push_back({names.name(tensors[i].storage), std::string(last_segment(tensors[i].name)), tensors[i].parameter, std::move(tensors[i].tied),
+                          std::move(tensors[i].held)});
   return TrainableParameters(std::move(parameters));
 }
 GRAFT_SHARED_FUNCTION(trainable_parameters_of<>)
@@ -124,7 +127,7 @@ GRAFT_SHARED_FUNCTION(trainable_parameters_of<>)
 /// What an optimiser steps: adapters' parameters, copies, tokens and biases that want gradients (`set_adapter`,
 /// `set_requires_grad`), and parameters of the base for which `Parameter::set_requires_grad(true)` was called. As many numbers as
 /// `get_nb_trainable_parameters` counts as trainable.
-/// @throws MetaError where one has no memory, TrainingError where it is merged, or held by something else than a Parameter.
+/// @throws MetaError where one has no memory, TrainingError where it is merged, or where an optimiser cannot write it.
 template <class M>
 [[nodiscard]] TrainableParameters trainable_parameters(M& model) {
   return detail::trainable_parameters_of(sites_of(model));
