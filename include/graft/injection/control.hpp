@@ -105,9 +105,9 @@ void delete_everywhere(const ModelSites& model, std::string_view name) {
 GRAFT_SHARED_FUNCTION(delete_everywhere<>)
 }  // namespace detail
 
-/// Makes these adapters, in this order, the active ones; `{}` none. One that is named twice is added twice, as in PEFT. Their parameters want gradients unless they
-/// were loaded for inference, all others' do not. @throws AdapterError for an unknown name, MergeError if a merged
-/// adapter would be inactive.
+/// Makes these adapters, in this order, the active ones; `{}` none. One that is named twice is added twice, as in PEFT. Their
+/// parameters want gradients unless they were loaded for inference, all others' do not. @throws AdapterError for an unknown name,
+/// MergeError if a merged adapter would be inactive.
 template <class M>
 void set_adapter(M& model, Names names) {
   const ModelSites sites = sites_of(model);
