@@ -49,7 +49,7 @@ inline graft::StateDict load_shards(const std::filesystem::path& folder, std::si
 inline graft::TensorView widened(const graft::TensorView& view) {
   const auto size = std::size_t(view.size());
   const std::shared_ptr<float[]> memory(new float[size]);
-  for (std::size_t i = 0; i < size; ++i) memory[i] = graft::element_as<float>(view.dtype, view.data, i);
+  for (std::size_t i = 0; i < size; ++i) memory.get()[i] = graft::element_as<float>(view.dtype, view.data, i);
   return {graft::Dtype::f32, view.shape, reinterpret_cast<const std::byte*>(memory.get()), memory};
 }
 

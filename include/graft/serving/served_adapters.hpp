@@ -154,7 +154,7 @@ class ServedAdapters {
 
   static void check_name(const std::string& name) {
     bool is_wrong = name.empty() || name == "__base__";
-    for (const unsigned char c : name) is_wrong = is_wrong || c < ' ' || c == 127;
+    for (const char c : name) is_wrong = is_wrong || static_cast<unsigned char>(c) < ' ' || c == 127;
     if (is_wrong)
       refuse<ServeCode::invalid_name>("an adapter cannot be called '" + name + "'",
                                       "a name is not empty, has no control characters, and '__base__' means no adapter",

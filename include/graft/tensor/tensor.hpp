@@ -46,7 +46,7 @@ struct EigenTensorTraits {
 
   static Shape shape(const X& x) {
     Shape dimensions;
-    for (int axis = 0; axis < N; ++axis) dimensions.push_back(Index(x.dimension(axis)));
+    for (int axis = 0; axis < N; ++axis) dimensions.push_back(Index(x.dimensions()[std::size_t(axis)]));
     return dimensions;
   }
   static const scalar* data(const X& x) { return x.data(); }
