@@ -136,8 +136,9 @@ def with_gradients(case):
     if case["model"]["sizes"].get("sparse"):  # torch transposes no sparse gradient
         return case
     configs = [a["config"] for a in case["adapters"]] + [s["written"]["config"] for s in steps if s.get("written")]
-    copies = any(c.get("modules_to_save") for c in configs)
-    if case["model"]["type"] in ("transposed", "user", "user_conv") and copies:
+    copies = {name for c in configs for name in c.get("modules_to_save") or []}
+    slices = case["model"].get("packed") and copies - {"norm", "lm_head", "embed_tokens"}
+    if case["model"]["type"] in ("transposed", "user", "user_conv") and copies or slices:
         return case  # an optimiser needs a graft::Parameter, and these layers hold matrices of their own
     drawn_by_graft = any(s.get("unknown") for s in steps)  # PEFT then computes them from what graft saved
     case["steps"] = steps[:at] + [{"do": "gradients", "names": names, "read_back": drawn_by_graft}] + steps[at:]

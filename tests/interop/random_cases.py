@@ -2,6 +2,8 @@
 import cases
 
 PRIMES = [2, 3, 5, 7, 11, 13, 17]
+# of a decoder's layers, which may be saved whole
+MODULES = {"self_attn": {"q_proj", "k_proj", "v_proj", "o_proj"}, "mlp": {"gate_proj", "up_proj", "down_proj"}}
 
 
 class Draw:
@@ -113,15 +115,21 @@ class Draw:
     def decoder_targets(self, sizes, embedding):
         leaves = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
         last = sizes["layers"] - 1
-        kind = self.one("list", "list", "path", "regex", "all", "layers", "exclude")
+        kind = self.one("list", "list", "path", "regex", "all", "layers", "exclude", "whole")
         if kind == "list":
             targets = self.some(leaves + ["lm_head"] + (["embed_tokens"] if embedding else []))
             return {"target_modules": targets}, [n for n in ("lm_head", "embed_tokens") if n not in targets]
+        if kind == "whole":
+            saved = self.one(*MODULES)
+            targets = self.some([n for n in leaves if n not in MODULES[saved]])
+            return {"target_modules": targets, "modules_to_save": [self.one(saved, f"layers.{last}.{saved}")]}, []
         if kind == "path":
             targets = self.some([f"model.layers.{last}.self_attn.q_proj", "mlp.up_proj", "layers.0.mlp.gate_proj", "v_proj"])
             return {"target_modules": targets}, ["lm_head", "embed_tokens"]
         if kind == "regex":
-            patterns = [r".*\.(q|v)_proj", r"model\.layers\.\d+\.mlp\..*", r".*layers\.[02]\..*_proj", r"(?!lm_head).*_proj"]
+            patterns = [r".*\.(q|v)_proj", r"model\.layers\.\d+\.mlp\..*", r".*layers\.[02]\..*_proj", r"(?!lm_head).*_proj",
+                        r"(?P<layer>.*)\.(q|v)_proj", r"(?i).*\.[QK]_PROJ", r".*(?<=self_attn\.)[qk]_proj", r".*(?<!self_attn)\.(up|o)_proj",
+                        r"(?x) .* \. (?# of all layers) (up|down) _proj  # and no more", r"\A.*\.o_proj\Z", r".*\.[]qv]{1}_proj"]
             return {"target_modules": self.one(*patterns)}, ["lm_head", "embed_tokens"]
         if kind == "all":
             return {"target_modules": "all-linear"}, ["lm_head", "embed_tokens"]
@@ -234,7 +242,7 @@ class Draw:
                 all_configs = [dict(config) for _ in all_configs]
             for c in all_configs[1:]:
                 c.pop("modules_to_save", None)
-            saved = set(all_configs[0].get("modules_to_save", []))
+            saved = set().union(*(MODULES.get(n.split(".")[-1], {n}) for n in all_configs[0].get("modules_to_save", [])))
             targets = [c["target_modules"] for c in all_configs]
             if any(not isinstance(t, list) or saved & set(t) for t in targets):
                 all_configs[0].pop("modules_to_save", None)
