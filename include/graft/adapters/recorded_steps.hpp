@@ -78,6 +78,7 @@ class RecordedSteps {
       }
     return slot;
   }
+  [[nodiscard]] const KeptResults<T>& all_kept() const { return kept_; }
   /// Null data where it was not kept.
   [[nodiscard]] In<T> kept(std::span<const Selected> here, const Selected& one, bool after, Index first, Index rows) const {
     if (!keeps(one, after)) return in<T>(static_cast<const T*>(nullptr), 0, 0);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <span>
 
 #include "base_vjp.hpp"
@@ -27,30 +28,81 @@ class SiteBackward {
     const Scratch<bool> is_done(workspace(), segments);
     std::fill_n(is_done.data(), segments, false);
     selected_.for_each_selection([&](const Segment& leader, std::span<const Selected> here) {
-      for (const Segment* part = &leader;; part = &batch_.segments[part->next]) {
-        is_done.data()[part - batch_.segments.data()] = part_vjp(*part, here, x, dy, dx);
-        if (!part->next) return;
-      }
+      const bool together = is_worth_gathering(leader, here, x), is_whole_done = together && gathered_vjp(leader, here, x, dy, dx);
+      for_each_part(leader, [&](const Segment& part, Index) {
+        is_done.data()[&part - batch_.segments.data()] = together ? is_whole_done : part_vjp(part.begin, part.rows, here, x, dy, dx);
+      });
     });
     share_base(is_done.data(), x, dy, dx);
   }
 
  private:
+  /// Calls f(segment, how many rows stand before it) for every segment of a chain.
+  template <class F>
+  void for_each_part(const Segment& leader, const F& f) const {
+    Index before = 0;
+    for (const Segment* part = &leader;; part = &batch_.segments[part->next]) {
+      f(*part, before);
+      if (!part->next) return;
+      before += part->rows;
+    }
+  }
+  /// Whether the parts of a selection go back together: where they are so short that reading its matrices for each would cost
+  /// more than moving rows, and where a look-up's share of a gradient depends on how many they are, as it does in torch.
+  [[nodiscard]] bool is_worth_gathering(const Segment& leader, std::span<const Selected> here, const SiteInput<T>& x) const {
+    constexpr Index many = 16;  // rows that pay for the matrices once
+    constexpr LayerKind kind = traits_of<L>::kind;
+    if (!leader.next) return false;
+    if (kind == LayerKind::embedding) return facts_of(layer_).scale_grad_by_freq;
+    if (kind != LayerKind::linear || leader.rows >= many || x.experts.is_by_row()) return false;
+    // what was dropped is known by a row's place
+    return std::any_of(here.begin(), here.end(), [](const Selected& one) { return one.adapter->state && one.adapter->state->has_update(); }) &&
+           std::none_of(here.begin(), here.end(), [&](const Selected& one) { return steps_.drops(one); });
+  }
+  /// part_vjp of a selection's rows side by side.
+  bool gathered_vjp(const Segment& leader, std::span<const Selected> here, const SiteInput<T>& x, const Out<T>& dy, const Out<T>& dx) {
+    const Index n = leader.chain_rows, in_width = x.rows.cols(), out_width = dy.cols(), results = steps_.count(here);
+    const Scratch<T> memory(workspace(), n * (2 * in_width + (1 + results) * out_width));
+    const Scratch<std::int64_t> id_memory(workspace(), x.rows.data() ? 0 : n);
+    const Out<T> rows = out<T>(memory.data(), n, in_width), g = out<T>(memory.data() + 2 * rows.size(), n, out_width);
+    Out<T> d_rows = dx.data() ? out<T>(memory.data() + rows.size(), n, in_width) : nowhere();
+    d_rows.setZero();
+    const KeptResults<T> kept{memory.data() + 2 * rows.size() + g.size(), n, out_width};
+    for_each_part(leader, [&](const Segment& part, Index at) {
+      copy_rows(in<T>(rows_of(dy, part.begin, part.rows)), rows_of(g, at, part.rows));
+      for (Index slot = 0; slot < results; ++slot)
+        copy_rows(in<T>(steps_.all_kept().at(slot, part.begin, part.rows)), kept.at(slot, at, part.rows));
+      if (x.rows.data()) copy_rows(rows_of(x.rows, part.begin, part.rows), rows_of(rows, at, part.rows));
+      else
+        for (Index i = 0; i < part.rows; ++i) id_memory.data()[at + i] = x.ids[part.begin + i];
+    });
+    SiteInput<T> seen = x;
+    if (x.rows.data()) new (&seen.rows) In<T>(in<T>(rows));
+    else seen.ids = Ids(std::span<const std::int64_t>(id_memory.data(), std::size_t(n)));
+    const Steps steps = steps_.keeping(kept);
+    const bool is_done = SiteBackward(layer_, batch_, selected_, steps, gradients_).part_vjp(0, n, here, seen, g, d_rows);
+    for_each_part(leader, [&](const Segment& part, Index at) {
+      copy_rows(in<T>(rows_of(g, at, part.rows)), rows_of(dy, part.begin, part.rows));
+      if (dx.data()) rows_of(dx, part.begin, part.rows) += rows_of(d_rows, at, part.rows);
+    });
+    return is_done;
+  }
+
   /// Rows of one selection. Whether the base's vjp was part of it; else g holds what it is to be given.
-  bool part_vjp(const Segment& part, std::span<const Selected> here, const SiteInput<T>& all_x, const Out<T>& dy,
+  bool part_vjp(Index first, Index count, std::span<const Selected> here, const SiteInput<T>& all_x, const Out<T>& dy,
                 const Out<T>& all_dx) {
-    const SiteInput<T> x = all_x.part(part.begin, part.rows);
-    const Out<T> g = rows_of(dy, part.begin, part.rows);
-    const Out<T> dx = all_dx.data() ? rows_of(all_dx, part.begin, part.rows) : nowhere();
+    const SiteInput<T> x = all_x.part(first, count);
+    const Out<T> g = rows_of(dy, first, count);
+    const Out<T> dx = all_dx.data() ? rows_of(all_dx, first, count) : nowhere();
     bool has_before = false, before_trains = false;
     for (const Selected& one : here)
       if (one.adapter->state && Steps::state_of(one).acts_before()) {
         has_before = true;
         before_trains = before_trains || States::wants_gradients(one);
       }
-    if (!has_before) return rows_vjp(here, x, x, g, dx, dx, part.begin);
+    if (!has_before) return rows_vjp(here, x, x, g, dx, dx, first);
     with_input(here, ~0u, x, dx, before_trains, [&](const SiteInput<T>& seen, Out<T> d_seen) {
-      if (!rows_vjp(here, x, seen, g, dx, d_seen, part.begin))
+      if (!rows_vjp(here, x, seen, g, dx, d_seen, first))
         base_vjp<L, T>(layer_, {}, seen, in<T>(g), d_seen, workspace(), gradients_);
     });
     return true;
