@@ -32,6 +32,33 @@ TEST_CASE("tied parameters share a gradient, copies do not") {
   CHECK(gradients.find(copy) == nullptr);
 }
 
+TEST_CASE("a gradient follows its parameter to other memory") {
+  const Parameter<> before(Shape{2, 2}), now(Shape{2, 2}), other(Shape{2, 2}), stale(Shape{3});
+  Gradients gradients, more;
+  gradients.of(stale).setConstant(9);
+  gradients.clear();
+  gradients.of(before).setConstant(3);
+  gradients.of(other).setConstant(4);
+  gradients.follow(before.data(), now.data());
+  CHECK(gradients.find(before) == nullptr);
+  REQUIRE(gradients.find(now));
+  CHECK(gradients.find(now)->sum() == 12);
+  more.add(gradients);
+  REQUIRE(more.find(now));
+  CHECK(gradients.size() == 2);
+  gradients.follow(now.data(), now.data());
+  gradients.follow(before.data(), other.data());  // nobody's
+  gradients.follow(now.data(), other.data());     // one has its own
+  CHECK(gradients.find(now)->sum() == 12);
+  CHECK(gradients.find(other)->sum() == 16);
+  gradients.follow(now.data(), stale.data());  // where memory was given back
+  CHECK(gradients.size() == 2);
+  CHECK(gradients.norm() == 10);
+  gradients.clear();
+  gradients.of(stale)(0, 0) = 1;
+  CHECK(gradients.norm() == 1);
+}
+
 TEST_CASE("a narrow parameter has a gradient of float") {
   const Parameter<bf16> weight(Shape{2, 3});
   Gradients gradients;

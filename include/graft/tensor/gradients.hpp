@@ -5,6 +5,7 @@
 #include <memory>
 #include <type_traits>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "matrix.hpp"
@@ -15,8 +16,8 @@ namespace graft {
 /// The gradients of a loss by parameters. They belong to the pass that makes them and not to the parameters, so that a
 /// model is const in training too.
 ///
-/// A parameter is known by its memory: tied ones have one gradient, and a parameter that gets other memory has none. A
-/// gradient is a matrix like `Parameter::view()`, (first dimension, the rest), of float or double, also that of a narrow
+/// A parameter is known by its memory: tied ones have one gradient, and a parameter that gets other memory has none, unless an
+/// optimiser that writes these gave it that. A gradient is a matrix like `Parameter::view()`, (first dimension, the rest), of float or double, also that of a narrow
 /// parameter.
 class Gradients {
  public:
@@ -52,6 +53,20 @@ class Gradients {
   template <class T>
   [[nodiscard]] const Matrix<T>* find_at(const ParameterData& parameter) const {
     return find_matrix<T>(parameter.data());
+  }
+
+  /// A parameter's memory became other memory with the same values: its gradient is found by that from now on.
+  void follow(const void* before, const void* now) {
+    const auto here = entries_.find(before);
+    if (before == now || here == entries_.end()) return;
+    if (const auto there = entries_.find(now); there != entries_.end()) {
+      if (there->second->is_present) return;  // somebody's who says that this is his
+      entries_.erase(there);
+    }
+    auto node = entries_.extract(here);
+    node.key() = now;
+    node.mapped()->memory = now;
+    entries_.insert(std::move(node));
   }
 
   /// How many parameters have one.

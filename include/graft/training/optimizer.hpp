@@ -71,15 +71,12 @@ class Optimizer {
       if (is_meant(parameters_[i])) slots_[i].weight_decay = weight_decay;
   }
 
-  /// Steps every parameter that has a gradient. @throws TrainingError where a gradient has another scalar or other sizes
-  /// than the parameter; nothing has changed then.
-  void step(const Gradients& gradients) {
-    for (std::size_t i = 0; i < slots_.size(); ++i) slots_[i].gradient = gradient_of(gradients, parameters_[i]);
-    for (std::size_t i = 0; i < slots_.size(); ++i)
-      if (slots_[i].gradient)
-        parameters_[i].parameter->dtype() == Dtype::f64 ? step_one<double>(parameters_[i], slots_[i])
-                                                        : step_one<float>(parameters_[i], slots_[i]);
-  }
+  /// Steps every parameter that has a gradient. A parameter on borrowed memory (a mapped file) gets its own at its first step;
+  /// its gradient is found by it all the same. @throws TrainingError where a gradient has another scalar or other sizes than
+  /// the parameter; nothing has changed then.
+  void step(Gradients& gradients) { step_over(gradients, &gradients); }
+  /// The same; what has moved has no gradient in these.
+  void step(const Gradients& gradients) { step_over(gradients, nullptr); }
 
   /// What the next step depends on, besides parameters and options: "step.<key>", "exp_avg.<key>", …, and "master.<key>" of a
   /// narrow parameter. Views, valid until the next step: `clone()` owns its bytes.
@@ -141,6 +138,18 @@ class Optimizer {
   }
   [[nodiscard]] static bool is_narrow(const ParameterData& parameter) { return compute_dtype(parameter) != parameter.dtype(); }
 
+  void step_over(const Gradients& gradients, Gradients* moved) {
+    for (std::size_t i = 0; i < slots_.size(); ++i) slots_[i].gradient = gradient_of(gradients, parameters_[i]);
+    for (std::size_t i = 0; i < slots_.size(); ++i) {
+      const TrainableParameter& one = parameters_[i];
+      if (!slots_[i].gradient) continue;
+      const std::byte* const before = one.parameter->data();
+      own_memory(one);
+      if (moved) moved->follow(before, one.parameter->data());
+      one.parameter->dtype() == Dtype::f64 ? step_one<double>(one, slots_[i]) : step_one<float>(one, slots_[i]);
+    }
+  }
+
   /// All of it without memory yet.
   [[nodiscard]] Slot empty_slot(const TrainableParameter& one) const {
     Slot slot;
@@ -165,7 +174,6 @@ class Optimizer {
   template <class T>
   void step_one(const TrainableParameter& one, Slot& slot) {
     ParameterData& parameter = *one.parameter;
-    own_memory(one);
     ++slot.step;
     detail::ParameterStep<T> step{parameter.shape().size(), nullptr, static_cast<const T*>(slot.gradient), {}, slot.step,
                                   lr_ * slot.lr_ratio, slot.weight_decay};
