@@ -168,6 +168,29 @@ TEST_CASE("a schedule that cannot be followed is an error") {
   CHECK_THROWS_AS(with([](AdaLoraConfig& config) { config.target_r = 9; }), graft::ConfigError);
 }
 
+TEST_CASE("an adapter that stands in somebody's memory has ranks as any other, also behind its first step") {
+  Net<float> net, kept;
+  (void)graft::inject_adapter_in_model(schedule(), net);
+  (void)graft::inject_adapter_in_model(schedule(), kept, "default", {.low_cpu_mem_usage = true});
+  const graft::StateDict file = graft::get_peft_model_state_dict(net).clone();
+  (void)graft::set_peft_model_state_dict(kept, file, "default", {.low_cpu_mem_usage = true});
+  for (Net<float>* model : {&net, &kept}) {
+    const graft::TrainableParameters parameters = graft::trainable_parameters(*model);
+    REQUIRE((*parameters.begin()).parameter->is_borrowed() == (model == &kept));
+    graft::Adam optimizer(parameters, {.lr = 0.1});
+    RankAllocator allocator(*model);
+    for (long step = 0; step <= 10; ++step) {
+      Gradients gradients;
+      set_all_gradients(parameters, gradients, 0.5 + double(step));
+      optimizer.step(gradients);
+      allocator.update_and_allocate(step, gradients);
+    }
+  }
+  CHECK(config_of(kept).rank_pattern == config_of(net).rank_pattern);
+  CHECK(config_of(kept).rank_pattern.size() == 2);
+  CHECK(file.at("up.lora_A").data != graft::get_peft_model_state_dict(kept).at("up.lora_A").data);
+}
+
 TEST_CASE("steps that cannot be made are errors, and nothing has changed") {
   Net<float> net;
   (void)graft::inject_adapter_in_model(schedule(), net);
