@@ -124,7 +124,7 @@ void check_frozen(const L& layer) {
   Gradients gradients;
   CHECK(dx_of<double>(layer, dy, x, gradients) == dy * weight);
   Gapped<double> dx(x);
-  CHECK_THROWS_AS((linear_vjp<L, double>(layer, {}, gradients, in(dy), in(dy), in(x), dx.out(), {true, false})), TrainingError);
+  CHECK_THROWS_AS((linear_vjp<L, double>(layer, {}, gradients, in(dy), in(x), dx.out(), {true, false})), TrainingError);
   CHECK(dx.in() == x);
   CHECK(gradients.empty());
 }
@@ -195,7 +195,7 @@ TEST_CASE("a user's vjp is called where the traits have one") {
   CHECK(layer.calls == 1);
   CHECK_FALSE(trains(layer));
   // nobody wants dx
-  linear_vjp<Opaque, double>(layer, {}, gradients, in(dy), in(dy), in(x), out<double>(nullptr, 0, 0), {});
+  linear_vjp<Opaque, double>(layer, {}, gradients, in(dy), in(x), out<double>(nullptr, 0, 0), {});
   CHECK(layer.calls == 1);
   CHECK_THROWS_AS(dx_of<double>(layer, dy, x, gradients, {true, false}), TrainingError);
   CHECK(layer.calls == 1);
@@ -219,6 +219,6 @@ TEST_CASE("a layer of which nothing is known says what to add") {
   CHECK_THROWS_WITH_AS(dx_of<double>(Mute(), dy, x, gradients), doctest::Contains("weight(layer) as (out, in) is enough"), TrainingError);
   CHECK_THROWS_WITH_AS(dx_of<double>(MuteNorm(), ramp<double>(n, in_features, 4), x, gradients), doctest::Contains("static void vjp"), TrainingError);
   // where nobody wants dx, nothing is missing
-  linear_vjp<Mute, double>(Mute(), {}, gradients, in(dy), in(dy), in(x), out<double>(nullptr, 0, 0), {});
+  linear_vjp<Mute, double>(Mute(), {}, gradients, in(dy), in(x), out<double>(nullptr, 0, 0), {});
   CHECK(gradients.empty());
 }

@@ -16,7 +16,7 @@ Matrix<T> dx_of(const L& layer, const Matrix<T>& dy, const Matrix<T>& x, Gradien
   Gapped<T> dx(Matrix<T>::Constant(x.rows(), x.cols(), T(0.5)));
   const Gapped<T> g(dy), input(x);
   OneBatch batch(x.rows());
-  graft::linear_vjp<L, T>(layer, batch.view(), gradients, g.in(), g.in(), input.in(), dx.out(), trained);
+  graft::linear_vjp<L, T>(layer, batch.view(), gradients, g.in(), input.in(), dx.out(), trained);
   CHECK(batch.workspace.in_use() == 0);
   CHECK(dx.gaps_are_intact());
   return dx.out().array() - T(0.5);

@@ -28,8 +28,8 @@ void base_vjp(const L& layer, Trained trained, const SiteInput<T>& x, const In<T
   trained = {trained.weight || own.weight, trained.bias || own.bias};
   if (dy.rows() == 0 || (!dx.data() && !trained.weight && !trained.bias)) return;
   if constexpr (kind == LayerKind::conv) conv_vjp(layer, batch, gradients, dy, x.rows, x.row_shape, dx, trained);
-  else if constexpr (kind == LayerKind::parameter) expert_vjp(layer, x.experts, batch, gradients, dy, dy, x.rows, dx, trained);
-  else if constexpr (kind != LayerKind::embedding) linear_vjp(layer, batch, gradients, dy, dy, x.rows, dx, trained);
+  else if constexpr (kind == LayerKind::parameter) expert_vjp(layer, x.experts, batch, gradients, dy, x.rows, dx, trained);
+  else if constexpr (kind != LayerKind::embedding) linear_vjp(layer, batch, gradients, dy, x.rows, dx, trained);
   else if (trained.weight) embedding_vjp(layer, x.ids, batch, gradients, dy);
 }
 

@@ -10,9 +10,9 @@ bool ops::ProjectionRows<P>::trainable(const BatchView&) const {
 }
 template <class P>
 template <class T>
-void ops::ProjectionRows<P>::vjp(const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>& y,
+void ops::ProjectionRows<P>::vjp(const BatchView& batch, Gradients& gradients, const In<T>& dy, const In<T>&,
                                  std::span<const In<T>> x, std::span<const Out<T>> dx) const {
-  linear_vjp(slice, batch, gradients, dy, y, x[0], dx[0], Trained{});
+  linear_vjp(slice, batch, gradients, dy, x[0], dx[0], Trained{});
 }
 
 }  // namespace graft
