@@ -89,9 +89,6 @@ class RankAllocator {
     detail::share_records(model);
     all_ = detail::adalora_layers(model, adapter_name, "RankAllocator");
     check_schedule();
-    // the memory of a file would be left at the optimiser's first step, and gradients are known by it
-    for (const detail::AdaLoraLayer& layer : all_.layers)
-      for (ParameterData* parameter : {layer.a, layer.b, layer.e}) parameter->detach();
     // of a pruned adapter, which is trained further, too
     first_budget_ = Index(all_.config().init_r) * Index(all_.layers.size());
   }
