@@ -316,3 +316,22 @@ TEST_CASE("a state dict names modules with PeftModel's prefix, without it, and w
       CHECK(graft::inject_adapter_in_model(LoraConfig{.r = 2, .target_modules = graft::all_linear}, inner, "default", {.state_dict = &keys}).matched.size() == 1);
   }
 }
+
+// PEFT cuts keys at ".lora_" or at ".ia3_", whichever is its method's; its own text then speaks of target_modules.
+TEST_CASE("of a state dict each method takes its own keys, and one without any is refused for that") {
+  graft::StateDict none, ia3;
+  ia3.insert("model.layers.0.self_attn.q_proj.ia3_l", {graft::Dtype::f32, {1, 1}, nullptr, nullptr});
+  for (const graft::StateDict* keys : {&none, &ia3}) {
+    const std::string text = refusal(LoraConfig{.target_modules = {"q_proj"}}, {.state_dict = keys});
+    CHECK(has(text, "the state dict names no module of this model to adapt by LORA"));
+    CHECK(has(text, "it has no key of such an adapter"));
+  }
+  graft::StateDict foreign;
+  foreign.insert("nowhere.v.lora_A.weight", ia3.begin()->second);
+  CHECK(has(refusal(LoraConfig{.target_modules = {"q_proj"}}, {.state_dict = &foreign}), "its keys are of nowhere.v"));
+  tree::Net net;
+  ia3.insert("model.layers.1.self_attn.q_proj.lora_A.weight", ia3.begin()->second);
+  const auto matched = graft::inject_adapter_in_model(graft::Ia3Config{.target_modules = std::vector<std::string>{}}, net, "one", {.state_dict = &ia3}).matched;
+  REQUIRE(matched.size() == 1);
+  CHECK(matched[0].path == "model.layers.0.self_attn.q_proj");
+}

@@ -161,8 +161,9 @@ class TargetPlanner {
     std::vector<std::string_view> named;
     for (const auto& [key, view] : *options_.state_dict) {
       std::string_view module = adapted_module_of(key);
+      if (module.empty() || !is_of_method(module.data() + module.size() + 1)) continue;
       // the model's own paths may begin with what is PeftModel's prefix elsewhere
-      const std::string_view whole(key.data(), module.empty() ? 0 : std::size_t(module.data() + module.size() - key.data()));
+      const std::string_view whole(key.data(), std::size_t(module.data() + module.size() - key.data()));
       if (node_of(whole)) module = whole;
       if (!node_of(module)) module = adapted_attention(model_, without_base_layers(module).path);
       if (!module.empty()) named.push_back(module);
@@ -182,6 +183,11 @@ class TargetPlanner {
     for (const std::string_view module : named)
       if (!node_of(module) || is_inside_adapted_at(module)) plan_.report.unmatched_targets.emplace_back(module);
     refuse_unmatched();
+  }
+
+  /// Of a dict with the keys of several methods each takes its own, as in PEFT.
+  [[nodiscard]] bool is_of_method(std::string_view parameter) const {
+    return parameter.starts_with("ia3_") == (type_ == PeftType::ia3);
   }
 
   /// An output projection whose attention is adapted: PEFT passes over what stands inside of its layers.
@@ -255,6 +261,13 @@ class TargetPlanner {
   }
 
   [[noreturn]] void nothing_matched() const {
+    if (options_.state_dict) {
+      const std::vector<std::string>& named = plan_.report.unmatched_targets;
+      fail<TargetError>("the state dict names no module of this model to adapt by " + std::string(peft_type_name(type_)),
+                        named.empty() ? "it has no key of such an adapter, as \"q_proj.lora_A.weight\" or \"q_proj.ia3_l\""
+                                      : "its keys are of " + join(named, ", "),
+                        "pass the state dict of an adapter for this model, or none: then target_modules choose");
+    }
     std::string why = "a name matches a module whose path is it or ends with it";
     const std::vector<std::string>& idle = plan_.report.unmatched_targets;
     if (excluded_a_target_)
