@@ -119,11 +119,25 @@ struct TiedNet {
   TiedNet() { head->weight = embed.weight.share(); }
   GRAFT_MODULE(embed, head)
 };
+struct TiedSites {
+  graft::Adaptable<graft::Embedding<float>> embed_tokens{5, 3};
+  graft::Adaptable<graft::Linear<float>> p{3, 3}, lm_head{3, 5, false};
+  TiedSites() { lm_head->weight = embed_tokens->weight.share(); }
+  GRAFT_MODULE(embed_tokens, p, lm_head)
+};
 }  // namespace
 
 TEST_CASE("tied weights count once, copies and trained biases as what they are") {
   TiedNet tied;
   CHECK(graft::get_nb_trainable_parameters(tied).total == 15);
+  for (const bool tie : {true, false}) {  // one copy for both ends, or one for each: PEFT's counts for a model with tie_word_embeddings
+    TiedSites both;
+    (void)graft::inject_adapter_in_model(
+        LoraConfig{.r = 2, .target_modules = {"p"}, .modules_to_save = {"embed_tokens", "lm_head"}, .ensure_weight_tying = tie}, both, "a");
+    const int copies = tie ? 15 : 30;
+    CHECK(graft::get_nb_trainable_parameters(both).trainable == 12 + copies);
+    CHECK(graft::get_nb_trainable_parameters(both).total == 15 + 12 + 12 + copies);
+  }
   Net net;
   (void)graft::inject_adapter_in_model(LoraConfig{.r = 1, .bias = graft::Bias::lora_only, .target_modules = {"p"}, .modules_to_save = {"q"}},
                                        net, "a");

@@ -176,6 +176,7 @@ template <class = OnDemand>
   const auto add_base = [&](const BaseTensor& tensor) {
     if (!tensor.storage || seen.insert(tensor.storage).second) counts.total += tensor.shape.size();
   };
+  std::set<std::pair<const AdapterRecord*, const void*>> copied;  // so are copies of both ends of a tie
   for (const BaseTensor& tensor : model.plain) add_base(tensor);
   for (const auto& site : model.sites) {
     for (const BaseTensor& tensor : site->tensors()) add_base(tensor);
@@ -185,7 +186,8 @@ template <class = OnDemand>
       if (AnyAdapterState* state = entry.state())
         for (const AdapterParameter& parameter : state->parameters()) counts.total += parameter.data->shape().size();
       if (entry.copy())
-        for (const BaseTensor& tensor : site->tensors(entry.copy())) counts.total += tensor.shape.size();
+        for (const BaseTensor& tensor : site->tensors(entry.copy()))
+          if (!tensor.storage || copied.emplace(entry.record.get(), tensor.storage).second) counts.total += tensor.shape.size();
       if (const TokenRows* tokens = entry.tokens(); tokens && entry.here()->tied_to.empty()) counts.total += tokens->rows().shape().size();
     }
   }
