@@ -321,5 +321,6 @@ TEST_CASE("a directory without a config says where one is") {
   std::filesystem::create_directory(directory / "other");
   write_text(directory / "other/adapter_config.json", "{");
   CHECK(fix(directory.path()).find((directory / "other").string()) != std::string::npos);
+  CHECK(fix(directory / "other/adapter_config.json").ends_with("such as '" + (directory / "other").string() + "'"));
   CHECK_THROWS_AS((void)load_peft_config(directory / "other"), FileError);
 }

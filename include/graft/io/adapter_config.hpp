@@ -225,6 +225,8 @@ GRAFT_SHARED_FUNCTION(write_config<Ia3Config>)
   std::error_code error;
   if (!std::filesystem::exists(path, error)) {
     std::string inner;
+    const std::filesystem::path around = dir.has_parent_path() ? dir.parent_path() : ".";
+    if (std::filesystem::is_regular_file(dir, error) && std::filesystem::exists(around / file_name, error)) inner = around.string();
     for (std::filesystem::directory_iterator entry(dir, error), end; !error && entry != end;
          entry.increment(error))
       if (std::filesystem::exists(entry->path() / file_name, error)) inner = entry->path().string();
