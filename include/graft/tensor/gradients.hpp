@@ -17,8 +17,8 @@ namespace graft {
 /// model is const in training too.
 ///
 /// A parameter is known by its memory: tied ones have one gradient, and a parameter that gets other memory has none, unless an
-/// optimiser that writes these gave it that. A gradient is a matrix like `Parameter::view()`, (first dimension, the rest), of float or double, also that of a narrow
-/// parameter.
+/// optimiser that writes these gave it that. A gradient is a matrix like `Parameter::view()`, (first dimension, the rest), of
+/// float or double, also that of a narrow parameter.
 class Gradients {
  public:
   /// The gradient, zeros before anything is added to it. Valid as long as this.
