@@ -179,7 +179,8 @@ class RegexParser {
     if (!take(U')')) return refuse("a '(' is not closed");
     flags_ = outside;
     if (!is_look) return parts.push_back(std::move(inner));
-    if (look.is_behind && (inner.shortest != inner.longest || inner.longest == RegexNode::endless)) return refuse("what a '(?<' looks back at has no fixed length");
+    if (look.is_behind && (inner.shortest != inner.longest || inner.longest == RegexNode::endless))
+      return refuse("what a '(?<' looks back at has no fixed length");
     look.parts.push_back(std::move(inner));
     parts.push_back(std::move(look));
   }
@@ -211,7 +212,8 @@ class RegexParser {
       }
       seen += letter;
     }
-    if (seen.empty() || seen.back() == '-' || (seen.find('a') != seen.npos && seen.find('u') != seen.npos) || is_at_end()) refuse("its flags are none of Python's");
+    const bool is_contrary = seen.find('a') != seen.npos && seen.find('u') != seen.npos;
+    if (seen.empty() || seen.back() == '-' || is_contrary || is_at_end()) refuse("its flags are none of Python's");
     if (take(U':')) return true;
     if (!may_be_global || !value) refuse("flags for all of it stand at its start alone");
     (void)take(U')');

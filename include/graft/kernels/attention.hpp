@@ -92,13 +92,14 @@ template <class T>
 void attention(const AttentionShape& s, const T* q, std::ptrdiff_t ldq, const T* k, std::ptrdiff_t ldk,
                const T* v, std::ptrdiff_t ldv, T* y, std::ptrdiff_t ldy, T* scratch) {
   const std::ptrdiff_t d = s.head_dim, group = s.heads / s.kv_heads;
+  const T* const none = nullptr;
   T* const weights = scratch + detail::attention_panels(s);
   for (std::ptrdiff_t kv_head = 0; kv_head < s.kv_heads; ++kv_head) {
     const auto keys = detail::attention_keys(s, k + kv_head * d, ldk, scratch);
     const auto run = [&](std::ptrdiff_t count, const T* queries, std::ptrdiff_t ld_queries, T* result, std::ptrdiff_t ld_result,
                          std::ptrdiff_t first, std::ptrdiff_t more) {
       const std::ptrdiff_t seen = detail::attention_weights(s, count, queries, ld_queries, keys, first, more, weights);
-      product_nn(count, d, seen, weights, detail::attention_stride(s.keys), v + kv_head * d, ldv, static_cast<const T*>(nullptr), result, ld_result, false);
+      product_nn(count, d, seen, weights, detail::attention_stride(s.keys), v + kv_head * d, ldv, none, result, ld_result, false);
     };
     const std::ptrdiff_t first_head = kv_head * group * d;
     if (s.rows == 1) {  // the query heads of a group are the rows: its keys are read once

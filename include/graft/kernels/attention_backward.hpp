@@ -26,7 +26,8 @@ namespace detail {
   return std::min(s.rows, std::clamp<std::ptrdiff_t>(32768 / std::max<std::ptrdiff_t>(s.keys, 1) / 16 * 16, attention_rows, 64));
 }
 
-// The gradient of the scores from that of the weights p (count, keys), all of them in rows ld apart: to[i,j] = scale * p[i,j] * (d[i,j] - the sum of p[i] d[i]),
+// The gradient of the scores from that of the weights p (count, keys), all of them in rows ld apart:
+// to[i,j] = scale * p[i,j] * (d[i,j] - the sum of p[i] d[i]),
 // and zeros behind the keys that a query sees. That sum is dy[i] y[i] too, but only this one leaves nothing of what cancels
 // where one key has all the weight.
 template <class T>
