@@ -264,7 +264,7 @@ class TargetPlanner {
     if (options_.state_dict) {
       const std::vector<std::string>& named = plan_.report.unmatched_targets;
       fail<TargetError>("the state dict names no module of this model to adapt by " + std::string(peft_type_name(type_)),
-                        named.empty() ? "it has no key of such an adapter, as \"q_proj.lora_A.weight\" or \"q_proj.ia3_l\""
+                        named.empty() ? "it has no key of such an adapter, as \"q_proj." + std::string(type_ == PeftType::ia3 ? "ia3_l" : "lora_A") + "\""
                                       : "its keys are of " + join(named, ", "),
                         "pass the state dict of an adapter for this model, or none: then target_modules choose");
     }
