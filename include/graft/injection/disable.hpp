@@ -23,7 +23,7 @@ inline void switch_site(const AnySite& site, bool enabled) {
 }  // namespace detail
 
 /// Disables a model's adapters for a scope and then restores exactly what was, but for what other verbs changed
-/// meanwhile. The model must outlive it and stay where it is.
+/// meanwhile. The model must outlive it and stay where it is. Guards of one model end in the order of scopes, the last one first.
 class [[nodiscard]] AdapterGuard {
  public:
   /// @throws MergeError where a merged adapter cannot be taken out and put back without loss.
