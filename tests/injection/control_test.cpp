@@ -274,6 +274,7 @@ TEST_CASE("two adapters with a copy of one module cannot be active together") {
   const std::string before = everything(net);
   CHECK_THROWS_WITH_AS(graft::set_adapter(net, {"a", "c"}), doctest::Contains("'head'"), graft::AdapterError);
   CHECK(everything(net) == before);
+  CHECK_THROWS_WITH_AS(graft::set_adapter(net, {"c", "c"}), doctest::Contains("c is named twice"), graft::AdapterError);
   CHECK_NOTHROW(graft::set_adapter(net, {"b", "c"}));
   graft::Batch batch;
   batch.add(4, graft::select(net, {{"a"}, {"c"}}));

@@ -71,8 +71,10 @@ void check_copies(const ModelSites& model, const std::vector<unsigned>& ids) {
     for (const unsigned id : ids)
       if (const SiteEntry* entry = table->find(id); entry && entry->copy()) owners.push_back(entry->record->name());
     if (owners.size() > 1)
-      fail<AdapterError>("adapters " + join(owners, " and ") + " both have their own copy of '" + site->path() + "'",
-                         "modules_to_save replaces a module, and it can be replaced only once", "activate one of them");
+      fail<AdapterError>((owners[0] == owners[1] ? "adapter " + owners[0] + " is named twice and has its own copy of '"
+                                                 : "adapters " + join(owners, " and ") + " have their own copies of '") +
+                             site->path() + "'",
+                         "modules_to_save replaces a module, and it can be replaced only once", "activate one of them, once");
     check_tokens(*table, ids);
   }
 }
