@@ -4,7 +4,7 @@
 
 #include <graft/train.hpp>
 
-#include "support/allocation_counter.hpp"
+#include "support/allocations.hpp"
 #include "support/gradient_check.hpp"
 #include "support/ramp.hpp"
 
