@@ -133,6 +133,8 @@ TEST_CASE("targets: a list in any order, a regex, all-linear in any case") {
   REQUIRE(targets.kind() == TargetModules::Kind::regex);
   CHECK(targets.regex().matches("a.q"));
   CHECK_FALSE(targets.regex().matches("a.v"));
+  CHECK_FALSE(read_value(json("\"(?i)a[.]q\""), targets));
+  CHECK(targets.regex().matches("A.q"));
   CHECK(rewritten<TargetModules>("[]") == "[]");
   CHECK(rewritten<TargetModules>("null") == "null");
   CHECK(rewritten<TargetModules>("[1]").starts_with("!"));

@@ -120,6 +120,7 @@ TEST_CASE("without what only the code of a layer reaches the keys are the same, 
   CHECK(whole.keys() == shown.keys());
   CHECK(whole.at("site.base_layer.weight").owner);
   CHECK_FALSE(shown.at("site.base_layer.weight").owner);
+  CHECK(shown.at("site.base_layer.weight").data == sites.sites[0]->tensors()[0].storage);
   CHECK(shown.at("site.base_layer.weight").shape == whole.at("site.base_layer.weight").shape);
   CHECK(shown.at("site.lora_A.default.weight").data == whole.at("site.lora_A.default.weight").data);
 }

@@ -100,7 +100,8 @@ template <class = OnDemand>
   const bool is_bare = site.kind() == LayerKind::parameter && !has_wrapper(table, Wrapper::copies);
   return join_path(modules.inside(adapter_module(site, 0, is_inside_adapted(site))), is_bare ? "" : base_infix(table));
 }
-/// Of the tensors that only the code of a layer reaches: what they hold, or no more than that they are there, and where.
+/// Of the tensors that only the code of a layer reaches: what they hold, or no more than that they are there, and where:
+/// an address to know them by, whose values may lie in another order than the shape says.
 enum class Shown { all, parameters };
 [[nodiscard]] inline TensorView shown_tensor(const BaseTensor& tensor, Shown shown) {
   if (shown == Shown::all) return tensor.read();
