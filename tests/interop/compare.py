@@ -109,8 +109,8 @@ def judge_gradients(precision, reply, expected, rounding):
         return
     mine = load_file(reply / "gradients.safetensors")
     tolerance = GRADIENT_TOLERANCE[precision]
-    if precision == "f32":  # some models magnify rounding, in PEFT too; another order of its sums draws another error
-        tolerance = max(tolerance, 16 * float(rounding))
+    if precision == "f32":  # some models magnify rounding, in PEFT too
+        tolerance = max(tolerance, 8 * float(rounding))
     for key, gradient in expected.items():
         if gradient.numel() == 0:  # all ranks are pruned
             continue
