@@ -34,9 +34,10 @@ inline constexpr std::ptrdiff_t attention_rows = 16;
 }
 // From one row of scores to the next: an odd number of lines, or the rows of a tile would share few sets of the caches.
 [[nodiscard]] constexpr std::ptrdiff_t attention_stride(std::ptrdiff_t keys) { return ((keys + 15) / 16 | 1) * 16; }
-// Whether so many queries read the keys of a head that packing them costs less than summing the lanes of every score.
+// Whether so many queries read the keys of a head that packing them costs less than summing the lanes of every score. Of keys
+// of a few features nearly all of what is packed would be zeros, which take as much room as some rows of scores.
 [[nodiscard]] constexpr bool attention_packs(const AttentionShape& s) {
-  return s.rows > 1 && s.rows * (s.heads / s.kv_heads) >= 2 * dot_many_rows && s.head_dim <= dot_short;
+  return s.rows > 1 && s.rows * (s.heads / s.kv_heads) >= 2 * dot_many_rows && s.head_dim >= 8 && s.head_dim <= dot_short;
 }
 // Keys of one head, where they stand or packed.
 template <class T>
@@ -56,8 +57,8 @@ template <class T>
 }
 
 // What `count` queries make of the keys of one head, softmax(scale * q k^T) in rows attention_stride(s.keys) apart, of as many
-// keys as the last query sees: that number. The first sees `first` keys and each after it `more` more, as far as there are; behind them
-// are zeros.
+// keys as the last query sees: that number. The first sees `first` keys and each after it `more` more, as far as there are;
+// behind them are zeros.
 template <class T>
 std::ptrdiff_t attention_weights(const AttentionShape& s, std::ptrdiff_t count, const T* q, std::ptrdiff_t ldq,
                                  const AttentionKeys<T>& k, std::ptrdiff_t first, std::ptrdiff_t more, T* weights) {
